@@ -38,12 +38,20 @@ type conn struct {
 	stmts map[string]*sql.Stmt
 }
 
-func newConn(ctx context.Context, pool *sql.DB) (*conn, error) {
-	c, err := pool.Conn(ctx)
+func (db *DB) connect(ctx context.Context) (*conn, error) {
+	c, err := db.pool.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("opening a connection: %w", mapError(err))
 	}
-	return &conn{sql: c, stmts: map[string]*sql.Stmt{}}, nil
+	db.conns = append(db.conns, &conn{sql: c, stmts: map[string]*sql.Stmt{}})
+	return db.conns[len(db.conns)-1], nil
+}
+
+func (c *conn) close() error {
+	for _, s := range c.stmts {
+		s.Close() // an error would only repeat that of the statement's last run
+	}
+	return c.sql.Close()
 }
 
 func (c *conn) prepare(query string) (*sql.Stmt, error) {

@@ -35,10 +35,10 @@ type Options struct {
 
 // DB is an open database. All methods are safe for concurrent use.
 type DB struct {
-	pool    *sql.DB // owns every connection below
+	pool    *sql.DB
 	lock    *os.File
-	readers chan *conn
-	count   int // how many readers there are
+	conns   []*conn    // all of them: the pool closes only those that are idle
+	readers chan *conn // those which nobody uses
 	writer  *writer
 
 	closeOnce sync.Once
@@ -56,7 +56,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{lock: lock, readers: make(chan *conn, o.Readers), count: o.Readers}
+	db := &DB{lock: lock, readers: make(chan *conn, o.Readers)}
 	if err := db.open(ctx, o); err != nil {
 		return nil, errors.Join(err, db.release())
 	}
@@ -76,7 +76,7 @@ func (db *DB) open(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("%s: %w", o.Path, mapError(err))
 	}
 	for range o.Readers {
-		r, err := newConn(ctx, db.pool)
+		r, err := db.connect(ctx)
 		if err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (db *DB) open(ctx context.Context, o Options) (err error) {
 		}
 		db.readers <- r
 	}
-	w, err := newConn(ctx, db.pool)
+	w, err := db.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (db *DB) open(ctx context.Context, o Options) (err error) {
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.writer.stop()
-		for range db.count {
+		for range cap(db.readers) {
 			<-db.readers
 		}
 		db.closeErr = db.release()
@@ -110,8 +110,11 @@ func (db *DB) Close() error {
 // next owner never meets our checkpoint.
 func (db *DB) release() error {
 	var err error
+	for _, c := range db.conns {
+		err = errors.Join(err, c.close())
+	}
 	if db.pool != nil {
-		err = db.pool.Close()
+		err = errors.Join(err, db.pool.Close())
 	}
 	return errors.Join(err, db.lock.Close())
 }
