@@ -41,7 +41,7 @@ func arrange(app *ucli.App, args []string, env lookup) ([]string, error) {
 		return nil, err
 	}
 	if a.help {
-		a.here().given = append(a.here().given, "--help")
+		a.here().given, a.args = []string{"--help"}, nil
 	} else if err := a.settings(app, env); err != nil {
 		return nil, err
 	}
@@ -132,13 +132,21 @@ func (a *arranger) flag(word string, rest []string) (int, error) {
 		return 0, a.unknown(word, name)
 	}
 	l.set[f] = true
-	if inline || !takesValue(f) {
-		l.given = append(l.given, word)
+	canonical := "--" + f.Names()[0] // the library refuses a mix of long and short
+	if !inline && !takesValue(f) {
+		l.given = append(l.given, canonical)
 		return 0, nil
 	}
-	value, err := a.value(name, rest)
-	l.given = append(l.given, "--"+name+"="+value)
-	return 1, err
+	used := 0
+	if !inline {
+		var err error
+		if value, err = a.value(name, rest); err != nil {
+			return 0, err
+		}
+		used = 1
+	}
+	l.given = append(l.given, canonical+"="+value)
+	return used, nil
 }
 
 // value refuses to swallow a flag as the value of another.

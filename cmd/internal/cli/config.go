@@ -84,7 +84,7 @@ func (a *arranger) settings(app *ucli.App, env lookup) error {
 // configPath returns the file and whether a person named it.
 func (a *arranger) configPath(f ucli.Flag, env lookup) (string, bool) {
 	for _, given := range a.levels[0].given {
-		if v, ok := strings.CutPrefix(strings.TrimLeft(given, "-"), configFlag+"="); ok {
+		if v, ok := strings.CutPrefix(given, "--"+configFlag+"="); ok {
 			return v, true
 		}
 	}

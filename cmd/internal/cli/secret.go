@@ -30,13 +30,7 @@ func SecretArg(c *ucli.Context, what string) (Secret, error) {
 	if err := WantArgs(c, 0, 1); err != nil {
 		return "", err
 	}
-	return ReadSecret(c, what, c.Args().First())
-}
-
-// ReadSecret is SecretArg for a source that came another way, as from a
-// PathFlag.
-func ReadSecret(c *ucli.Context, what, source string) (Secret, error) {
-	switch {
+	switch source := c.Args().First(); {
 	case source == "-":
 		return lineSecret(c, what)
 	case source != "":
@@ -88,7 +82,8 @@ func secretFile(c *ucli.Context, what, path string) (Secret, error) {
 }
 
 // ReadSecretFile reads a regular file that only its owner may read, without
-// the white space around its text. Looser permissions are refused.
+// the white space around its text: for a PathFlag that names a secret. Looser
+// permissions are refused.
 func ReadSecretFile(path string) (Secret, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -210,4 +205,3 @@ func IsTerminal(v any) bool {
 	f, ok := v.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
-
