@@ -34,3 +34,10 @@ const (
 	CodeUnsupported   = "unsupported"     // 400: a kind or version that the desktop did not state
 	CodeClockSkew     = "clock_skew"      // 400: the times of both ends are too far apart; Title names both
 )
+
+// Codes with which the broker refuses a frame of the tunnel, beside those above (malformed, conflict, unsupported,
+// clock_skew, storage_full, internal).
+const (
+	CodeStaleToken = "stale_token" // result, accepted, waiting: the token is not current; send a report
+	CodeHelloFirst = "hello_first" // nothing is served on a link before its hello was answered
+)
