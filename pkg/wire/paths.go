@@ -15,6 +15,7 @@ const (
 	PathLinkClaim   = "/api/v1/link/claim"                               // POST: LinkClaimRequest -> LinkClaimReply
 	PathLinkReveal  = "/api/v1/link/reveal"                              // POST: LinkRevealRequest -> 204
 	PathLinkGrant   = "/api/v1/link/grant"                               // POST: LinkGrantRequest (?wait=1..25) -> LinkGrantReply
+	PathLinkFinish  = "/api/v1/link/finish"                              // POST: LinkFinishRequest -> 204: the surface took the grant, or dropped it
 	PathLinkCancel  = "/api/v1/link/cancel"                              // POST: LinkGrantRequest -> 204
 	PathAuthNonce   = "/api/v1/auth/nonce"                               // POST: AuthNonceRequest -> Nonce
 	PathAuthToken   = "/api/v1/auth/token"                               // POST: AuthTokenRequest -> AuthToken

@@ -33,6 +33,13 @@ type LinkGrantReply struct {
 	Grant json.RawMessage `json:"grant,omitempty"`
 }
 
+// LinkFinishRequest carries proof's signed finish to the desktop. Without it before the session's end the desktop
+// revokes what it granted.
+type LinkFinishRequest struct {
+	Session Bytes           `json:"session"`
+	Finish  json.RawMessage `json:"finish"`
+}
+
 // AuthNonceRequest starts a surface's sign-in; an unknown surface gets a nonce too.
 type AuthNonceRequest struct {
 	Pairing string `json:"pairing"`

@@ -37,6 +37,7 @@ const (
 	FrameStop       = "stop"        // Stop -> Stopped
 	FrameLinkClaim  = "link.claim"  // LinkClaim -> LinkOffer
 	FrameLinkReveal = "link.reveal" // LinkReveal -> Durable
+	FrameLinkFinish = "link.finish" // LinkFinish -> Durable: the surface's signed word that it took the grant
 	FrameLinkLost   = "link.lost"   // LinkEnd -> Durable: a second claim, a cancel by the surface, an expiry at the broker
 	FrameRevoked    = "revoked"     // Revocation -> Durable: revoked at the broker
 	FrameAttached   = "attached"    // Attached -> Durable: how many surface streams are open; beats are sent while > 0
@@ -187,6 +188,12 @@ type LinkGranted struct {
 	Grant  json.RawMessage `json:"grant"`
 	Public Bytes           `json:"public"`
 	Label  string          `json:"label"`
+}
+
+// LinkFinish is the surface's last message.
+type LinkFinish struct {
+	Pid    Bytes           `json:"pid"`
+	Finish json.RawMessage `json:"finish"`
 }
 
 // LinkEnd: Reason is burned, cancelled, expired or second_claim.
