@@ -29,7 +29,7 @@ func TestDocumentIsValid(t *testing.T) {
 func TestPathsAreThoseOfWire(t *testing.T) {
 	want := []string{
 		wire.PathBroker, wire.PathEnrol, wire.PathTunnelNonce, wire.PathTunnel, wire.PathLinkClaim, wire.PathLinkReveal,
-		wire.PathLinkGrant, wire.PathLinkCancel, wire.PathAuthNonce, wire.PathAuthToken, wire.PathPairing,
+		wire.PathLinkGrant, wire.PathLinkFinish, wire.PathLinkCancel, wire.PathAuthNonce, wire.PathAuthToken, wire.PathPairing,
 		wire.PathCommands, wire.PathCommand, wire.PathCancel, wire.PathResolve, wire.PathRequests, wire.PathRevokeSelf,
 		wire.PathStreams, wire.PathPage, wire.PathHealth, wire.PathOpCodes, wire.PathOpCodeRevoke, wire.PathOpPairings,
 		wire.PathOpPairing, wire.PathOpPairingLock, wire.PathOpPairingUnlock, wire.PathOpPairingRevoke,
@@ -49,7 +49,7 @@ func TestSchemasAreTheStructsOfWire(t *testing.T) {
 	for _, v := range []any{
 		wire.Problem{}, wire.BrokerInfo{}, wire.EnrolRequest{}, wire.EnrolReply{}, wire.Limits{}, wire.TunnelNonceRequest{},
 		wire.Nonce{}, wire.LinkClaimRequest{}, wire.LinkClaimReply{}, wire.LinkRevealRequest{}, wire.LinkGrantRequest{},
-		wire.LinkGrantReply{}, wire.AuthNonceRequest{}, wire.AuthTokenRequest{}, wire.AuthToken{}, wire.PairingState{},
+		wire.LinkGrantReply{}, wire.LinkFinishRequest{}, wire.AuthNonceRequest{}, wire.AuthTokenRequest{}, wire.AuthToken{}, wire.PairingState{},
 		wire.CommandPost{}, wire.Command{}, wire.Resolve{}, wire.StreamEvent{}, wire.EpochBox{}, wire.Beat{}, wire.StreamGap{},
 		wire.OpenRequests{}, wire.StreamSubscribe{}, wire.CodeIssue{}, wire.CodeIssued{}, wire.EnrolmentCode{},
 		wire.OperatorPairing{}, wire.OperatorSurface{}, wire.AuditPage{},
