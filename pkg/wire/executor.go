@@ -38,6 +38,9 @@ type ExecCommand struct {
 	Attachments []ExecAttachment `json:"attachments,omitempty"`
 	// RequestID names the approval or question that is decided.
 	RequestID string `json:"requestId,omitempty"`
+	// Request is the request that is decided, as the agent showed it; Find looks at its
+	// tool call when the request is no longer open.
+	Request *ExecRequest `json:"request,omitempty"`
 	// Allow is the decision of permission.respond: true allows this once, false denies.
 	Allow bool `json:"allow,omitempty"`
 	// Reason of a denial. When it is set the runtime hands it to the model and the turn
@@ -48,8 +51,9 @@ type ExecCommand struct {
 	// MessageID is the turn an abort names (the ref of its prompt); when empty, whatever
 	// turn the session runs.
 	MessageID string `json:"messageId,omitempty"`
-	// Cursor and Limit page through history: Cursor is the Next of the page before (empty:
-	// the newest page), Limit the number of messages (0: the executor's default).
+	// Cursor and Limit page through history: Cursor is the Next of the page before, or the
+	// id of the oldest message known (empty: the newest page); Limit is the number of
+	// messages, 1 to 100 (0: 50).
 	Cursor string `json:"cursor,omitempty"`
 	Limit  int    `json:"limit,omitempty"`
 }
@@ -237,6 +241,13 @@ const (
 	ExecRefused     = "refused"         // the runtime refused the call
 	ExecUnavailable = "unavailable"     // the runtime was not reached, nothing was sent
 )
+
+// ExecTurn names a turn whose end the agent's journal does not have yet.
+type ExecTurn struct {
+	SessionID string `json:"sessionId"`
+	// Ref of the prompt: the user message id.
+	Ref string `json:"ref"`
+}
 
 // ExecFound is what became of a started command.
 type ExecFound struct {
