@@ -8,6 +8,11 @@ SHELL := bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
+# The standard library is a dependency like any other, so its patched version is pinned too: Go fetches it as a module. Where
+# that cannot be had the machine's own Go is used, and `make vuln` says what that one lacks.
+PATCHED := go1.26.10
+export GOTOOLCHAIN := $(shell GOTOOLCHAIN=$(PATCHED) go version >/dev/null 2>&1 && echo $(PATCHED) || echo local)
+
 TOOL  := go tool -modfile=tools/go.mod
 STAGE := scripts/stage.sh
 
