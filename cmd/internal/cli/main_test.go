@@ -57,7 +57,11 @@ func TestSignalEndsACommand(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	app := &ucli.App{Name: "demo", Commands: []*ucli.Command{
 		{Name: "wait", Action: func(c *ucli.Context) error {
-			if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			self, err := os.FindProcess(os.Getpid())
+			if err == nil {
+				err = self.Signal(syscall.SIGTERM)
+			}
+			if err != nil {
 				return err
 			}
 			<-c.Context.Done()

@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/script", Setup: func(e *testscript.Env) error {
 		e.Setenv("HOME", e.WorkDir)
+		e.Setenv("GORACE", "atexit_sleep_ms=0") // else each program waits a second to end
 		e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/conf")
 		return nil
 	}})
