@@ -48,7 +48,7 @@ const (
 type Durable struct{}
 
 // Hello opens a link. Signed by Dsig (proof's hello input over Body's fields) so that its time can be trusted by
-// those who see it.
+// those who see it: Sig is proof.Hello's signature over broker key, Time and the report's JournalID, Counter, HighWater.
 type Hello struct {
 	ProtocolMin int      `json:"protocol_min"`
 	ProtocolMax int      `json:"protocol_max"`
@@ -59,6 +59,7 @@ type Hello struct {
 	Bundle      Bytes    `json:"bundle"` // newest signed Dkem bundle
 	Report      Report   `json:"report"`
 	Revoked     []string `json:"revoked"` // surface ids revoked at the desktop, for a broker that missed it
+	Sig         Bytes    `json:"sig"`
 }
 
 // Report is the journal's state (mailbox.md, Links). HighWater is the highest mailbox sequence it ever journalled.
