@@ -14,6 +14,9 @@ const (
 	LabelRevoke = "odp/revoke\x00"
 	LabelBundle = "odp/bundle\x00"
 
+	LabelEnrolCode = "odp/enrol-code\x00"
+	LabelLinkCode  = "odp/link-code\x00"
+
 	LabelOpen       = "odp/open\x00"
 	LabelCommit     = "odp/commit/v1\x00"
 	LabelMACDesktop = "odp/mac/d\x00"
