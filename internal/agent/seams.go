@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cowork.example.com/broker/internal/journal"
+	"cowork.example.com/broker/pkg/pairing"
 	"cowork.example.com/broker/pkg/proof"
 	"cowork.example.com/broker/pkg/tunnel"
 	"cowork.example.com/broker/pkg/wire"
@@ -49,6 +50,7 @@ type linkerAPI interface {
 
 	HandleClaim(ctx context.Context, claim wire.LinkClaim) (wire.LinkOffer, error)
 	HandleReveal(ctx context.Context, reveal wire.LinkReveal) error
+	HandleFinish(ctx context.Context, finish wire.LinkFinish) error
 	HandleLost(ctx context.Context, end wire.LinkEnd) error
 }
 
@@ -89,6 +91,7 @@ type deps struct {
 	pairing journal.Pairing // as it was when the agent started
 	journal *journal.Journal
 	link    func() caller // the current link; while there is none, calls fail with errOffline
+	policy  func() pairing.Policy // what the owner allows now; the zero policy when the document is missing or malformed
 	now     func() time.Time
 	log     *slog.Logger
 }

@@ -83,6 +83,7 @@ func (j *Journal) Prune(ctx context.Context, now time.Time) error {
 		{`DELETE FROM audit WHERE at < ? AND seq < (SELECT max(seq) FROM audit)`, oldLine},
 		{`DELETE FROM inbox WHERE durable = 1 AND ended < ?`, oldCommand},
 		{`DELETE FROM request WHERE closed > 0 AND closed < ?`, oldCommand},
+		{`DELETE FROM turn WHERE ended > 0 AND ended < ?`, oldCommand},
 		{`DELETE FROM link_session WHERE expires < ?`, oldCommand},
 	}
 	return j.db.Write(ctx, func(tx *sqlitedb.Tx) error {

@@ -374,13 +374,16 @@ func TestLinkSessions(t *testing.T) {
 func TestOneDecisionWins(t *testing.T) {
 	f := open(t).withSurface()
 	ctx := t.Context()
-	q := Request{Pairing: pairing, ID: "per_1", Session: "ses_1", Kind: "permission", Bytes: []byte("{}"), Digest: proof.Digest{7}, Ref: []byte{1}, Opened: t0}
+	q := Request{Pairing: pairing, ID: "per_1", Session: "ses_1", Kind: "permission", Bytes: []byte("{}"), Exec: wire.ExecRequest{ID: "per_1", CallID: "call", Exact: []byte("{}")}, Digest: proof.Digest{7}, Ref: []byte{1}, Opened: t0}
 	f.do(OpenRequest(q))
 	if err := f.try(OpenRequest(q)); !errors.Is(err, ErrDuplicate) {
 		t.Fatalf("opened twice: %v", err)
 	}
 	if err := f.try(ClaimRequest(pairing, q.ID, proof.Digest{8}, proof.Digest{1}, "phone")); !errors.Is(err, ErrState) {
 		t.Fatalf("another digest: %v", err)
+	}
+	if p, err := f.PendingRequests(ctx); err != nil || len(p) != 1 || p[0].CallID != "call" {
+		t.Fatalf("pending: %+v %v", p, err)
 	}
 	f.do(ClaimRequest(pairing, q.ID, q.Digest, proof.Digest{1}, "phone"))
 	f.do(ClaimRequest(pairing, q.ID, q.Digest, proof.Digest{1}, "phone")) // the same decision after a crash
@@ -512,5 +515,24 @@ func TestAuditLinesHideAndPrune(t *testing.T) {
 	f.reopen("machine-a")
 	if !f.LastTime().Equal(t0.Add(time.Hour)) {
 		t.Fatalf("last time after a start %v", f.LastTime())
+	}
+}
+
+func TestTurns(t *testing.T) {
+	f := open(t).withSurface()
+	ctx := t.Context()
+	f.do(BeginTurn(Turn{Ref: "msg_1", Session: "ses_1", Pairing: pairing, Envelope: proof.Digest{1}, Started: t0}))
+	f.do(BeginTurn(Turn{Ref: "msg_1", Session: "ses_1", Started: t0.Add(time.Second)}), BeginTurn(Turn{Ref: "msg_2", Session: "ses_1", Started: t0}))
+	f.do(BeginTurn(Turn{Ref: "msg_3", Session: "ses_1", Started: t0}), DropTurn("msg_3"))
+	if got, err := f.Turn(ctx, "msg_1"); err != nil || got.Envelope != (proof.Digest{1}) || got.Pairing != pairing {
+		t.Fatalf("%+v %v", got, err)
+	}
+	f.do(EndTurn("msg_1", wire.OutcomeDone, t0))
+	if err := f.try(EndTurn("msg_1", wire.OutcomeError, t0)); !errors.Is(err, ErrState) {
+		t.Fatalf("ended twice: %v", err)
+	}
+	open, err := f.OpenTurns(ctx)
+	if err != nil || len(open) != 1 || open[0] != (wire.ExecTurn{SessionID: "ses_1", Ref: "msg_2"}) {
+		t.Fatalf("%+v %v", open, err)
 	}
 }

@@ -2,10 +2,12 @@ package journal
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"cowork.example.com/broker/internal/sqlitedb"
 	"cowork.example.com/broker/pkg/proof"
+	"cowork.example.com/broker/pkg/wire"
 )
 
 // Desk is who decided a request when it was done at the desktop itself.
@@ -18,6 +20,7 @@ type Request struct {
 	Session   string
 	Kind      string       // permission or question
 	Bytes     []byte       // exact, as published
+	Exec      wire.ExecRequest
 	Digest    proof.Digest // over Bytes; what a decision must name
 	Ref       []byte       // random; all that the broker sees of the id
 	Opened    time.Time
@@ -30,9 +33,13 @@ type Request struct {
 // OpenRequest keeps a request that was just asked. ErrDuplicate when its id is known.
 func OpenRequest(r Request) Change {
 	return func(tx *sqlitedb.Tx) error {
-		return duplicate(tx.Exec(`INSERT INTO request (pairing, request, session, kind, bytes, digest, ref, opened)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, r.Pairing.String(), r.ID, r.Session, r.Kind, r.Bytes, r.Digest[:], r.Ref,
-			millis(r.Opened)))
+		exec, err := json.Marshal(r.Exec)
+		if err != nil {
+			return err
+		}
+		return duplicate(tx.Exec(`INSERT INTO request (pairing, request, session, kind, bytes, exec, digest, ref, opened)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, r.Pairing.String(), r.ID, r.Session, r.Kind, r.Bytes, exec,
+			r.Digest[:], r.Ref, millis(r.Opened)))
 	}
 }
 
@@ -63,7 +70,7 @@ func CloseRequest(pairing proof.PairingID, request, outcome, by string, at time.
 	}
 }
 
-const requestColumns = `SELECT pairing, request, session, kind, bytes, digest, ref, opened, closed, outcome, decided_by,
+const requestColumns = `SELECT pairing, request, session, kind, bytes, exec, digest, ref, opened, closed, outcome, decided_by,
 	claimed IS NOT NULL FROM request`
 
 // OpenRequests returns the requests of a pairing that wait, oldest first.
@@ -76,15 +83,29 @@ func (j *Journal) Request(ctx context.Context, pairing proof.PairingID, request 
 	return one(ctx, j, scanRequest, requestColumns+` WHERE pairing = ? AND request = ?`, pairing.String(), request)
 }
 
+// PendingRequests returns what was open in the runtime when the journal last heard of it, each once although several
+// pairings may have published it: for the executor's catching up.
+func (j *Journal) PendingRequests(ctx context.Context) ([]wire.ExecRequest, error) {
+	all, err := list(ctx, j, scanRequest, requestColumns+` WHERE closed = 0 GROUP BY request ORDER BY opened, request`)
+	var pending []wire.ExecRequest
+	for _, r := range all {
+		pending = append(pending, r.Exec)
+	}
+	return pending, err
+}
+
 func scanRequest(row scanner) (r Request, err error) {
 	var pairing string
-	var digest []byte
+	var digest, exec []byte
 	var opened, closed int64
-	err = row.Scan(&pairing, &r.ID, &r.Session, &r.Kind, &r.Bytes, &digest, &r.Ref, &opened, &closed, &r.Outcome, &r.DecidedBy, &r.Claimed)
+	err = row.Scan(&pairing, &r.ID, &r.Session, &r.Kind, &r.Bytes, &exec, &digest, &r.Ref, &opened, &closed, &r.Outcome, &r.DecidedBy, &r.Claimed)
 	if err != nil {
 		return r, err
 	}
 	copy(r.Digest[:], digest)
+	if err := json.Unmarshal(exec, &r.Exec); err != nil {
+		return r, err
+	}
 	r.Opened, r.Closed = fromMillis(opened), fromMillis(closed)
 	r.Pairing, err = proof.ParsePairingID(pairing)
 	return r, err

@@ -110,6 +110,7 @@ CREATE TABLE request (
 	session    TEXT    NOT NULL,
 	kind       TEXT    NOT NULL,
 	bytes      BLOB    NOT NULL,
+	exec       BLOB    NOT NULL, -- wire.ExecRequest, for the executor's catching up after a start
 	digest     BLOB    NOT NULL,
 	ref        BLOB    NOT NULL, -- random; what the broker may see
 	opened     INTEGER NOT NULL,
@@ -147,3 +148,15 @@ CREATE TABLE epoch (
 	frame   BLOB    NOT NULL,
 	UNIQUE (pairing, epoch)
 ) STRICT;
+
+-- Turns of the runtime, whoever began them, until the journal has their end.
+CREATE TABLE turn (
+	ref      TEXT    PRIMARY KEY, -- the user message's id
+	session  TEXT    NOT NULL,
+	pairing  TEXT    NOT NULL, -- of the prompt's surface; empty for a turn begun at the desktop
+	envelope BLOB    NOT NULL, -- of the prompt; empty likewise
+	started  INTEGER NOT NULL,
+	ended    INTEGER NOT NULL DEFAULT 0,
+	outcome  TEXT    NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX turn_open ON turn (started) WHERE ended = 0;
