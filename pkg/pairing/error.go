@@ -25,12 +25,13 @@ func (e *Error) Is(target error) bool {
 // Errors that callers look for. ErrBadCode has one text for wrong, unknown, used, expired, burned and revoked codes
 // and links alike.
 var (
-	ErrBadCode   = &Error{wire.CodeBadCode, "this code is not known or no longer valid"}
-	ErrNotFound  = &Error{wire.CodeNotFound, "there is nothing of that id here"}
-	ErrConflict  = &Error{wire.CodeConflict, "the state does not allow this any more"}
-	ErrMalformed = &Error{wire.CodeMalformed, "this is not the form that the protocol states"}
-	ErrForbidden = &Error{wire.CodeForbidden, "this is not allowed"}
-	ErrLimited   = &Error{wire.CodeLimited, "too many at once; try again later"}
+	ErrBadCode      = &Error{wire.CodeBadCode, "this code is not known or no longer valid"}
+	ErrNotFound     = &Error{wire.CodeNotFound, "there is nothing of that id here"}
+	ErrConflict     = &Error{wire.CodeConflict, "the state does not allow this any more"}
+	ErrMalformed    = &Error{wire.CodeMalformed, "this is not the form that the protocol states"}
+	ErrUnauthorized = &Error{wire.CodeUnauthorized, "this identity is not known here, or its proof does not hold"}
+	ErrForbidden    = &Error{wire.CodeForbidden, "this is not allowed"}
+	ErrLimited      = &Error{wire.CodeLimited, "too many at once; try again later"}
 )
 
 // CodeOf returns the stable code of err, wire.CodeInternal when it has none.

@@ -124,23 +124,24 @@ func SurfaceFrom(g proof.Grant, signed []byte, label string, now time.Time) Surf
 // Link is one linking session as the broker keeps it. The messages are kept as they came, unread where they are
 // none of its business.
 type Link struct {
-	Pid       proof.LinkID
-	Pairing   proof.PairingID
-	Mode      proof.Mode
-	Nameplate string       // code mode: two digits, unique among live sessions
-	Check     proof.Digest // link mode: SHA-256(admit); code mode: an HMAC of the letters under the pepper
-	State     proof.LinkState
-	Reason    string // stable code, why it ended
-	Tries     int    // wrong claims so far
-	Opened    time.Time
-	Expires   time.Time
-	Session   proof.Digest    // SHA-256 of the value that only the claimer knows; zero before the claim
-	Network   string          // where the claim came from, for the desktop's owner
-	Agent     string          // the claimer's user agent
-	Offer     json.RawMessage // message 3
-	Reveal    json.RawMessage // message 4
-	Grant     json.RawMessage // message 6, sealed to the surface
-	Surface   proof.SurfaceID // from message 6 on
+	Pid        proof.LinkID
+	Pairing    proof.PairingID
+	Mode       proof.Mode
+	Nameplate  string       // code mode: two digits, unique among live sessions
+	Check      proof.Digest // link mode: SHA-256(admit); code mode: an HMAC of the letters under the pepper
+	State      proof.LinkState
+	Reason     string // stable code, why it ended
+	Tries      int    // wrong claims so far
+	Opened     time.Time
+	Expires    time.Time
+	Session    proof.Digest    // SHA-256 of the value that only the claimer knows; zero before the claim
+	Network    string          // where the claim came from, for the desktop's owner
+	Agent      string          // the claimer's user agent
+	Offer      json.RawMessage // message 3
+	Reveal     json.RawMessage // message 4
+	Grant      json.RawMessage // message 6, sealed to the surface
+	Surface    proof.SurfaceID // from message 6 on
+	Transcript proof.Digest    // SHA-256(T), as the grant of message 6 names it
 }
 
 // Live reports whether the session may still move at now.

@@ -62,8 +62,10 @@ type SurfaceStore interface {
 	PutSurface(ctx context.Context, s Surface, line wire.AuditLine) error
 	// RevokeSurface sets Revoked and Reason; ErrConflict when it was revoked before.
 	RevokeSurface(ctx context.Context, pairing proof.PairingID, id proof.SurfaceID, reason string, now time.Time, line wire.AuditLine) error
-	// TouchSurface sets Used. No line.
-	TouchSurface(ctx context.Context, pairing proof.PairingID, id proof.SurfaceID, now time.Time) error
+	// TouchSurface sets Used of an unrevoked surface; ErrConflict when it was revoked.
+	TouchSurface(ctx context.Context, pairing proof.PairingID, id proof.SurfaceID, now time.Time, line wire.AuditLine) error
+	// NoteSurface writes a line alone: a surface's proof was refused, and nothing changed.
+	NoteSurface(ctx context.Context, line wire.AuditLine) error
 }
 
 // LinkStore keeps linking sessions.
