@@ -32,4 +32,4 @@ fi
 printf 'installing Debian packages: %s\n' "${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 "${as_root[@]}" apt-get update -q >/dev/null
-"${as_root[@]}" apt-get install -yq --no-install-recommends "${missing[@]}" >/dev/null
+"${as_root[@]}" apt-get install -yq --no-install-recommends "${missing[@]}" >/dev/null 2> >(grep -v "^debconf:" >&2)

@@ -154,6 +154,7 @@ func TestCheckComplains(t *testing.T) {
 				"internal/broker/a.go":         body(`import "time"`, "time.Sleep(1)"),
 				"internal/broker/a_test.go":    body(`import "time"`, "time.Sleep(1)"),
 				"internal/broker/fake_test.go": body("import \"time\"\nimport _ \"testing/synctest\"", "time.Sleep(1)"),
+				"internal/broker/poll_test.go": body(`import "time"`, "for !ready() { time.Sleep(1) }"),
 			},
 			want: []string{
 				"internal/broker/a.go:4: time.Sleep: wait on a timer and the context, so that stopping works",

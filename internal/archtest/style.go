@@ -32,6 +32,7 @@ func checkSize(f *file) []string {
 type callRule struct {
 	names   []string // "time.Now": import path, dot, function
 	applies func(p *pkg, f *file) bool
+	polling bool // allowed in a for loop, between two looks at what is waited for
 	why     string
 }
 
@@ -49,6 +50,7 @@ var callRules = []callRule{
 	{
 		names:   []string{"time.Sleep"},
 		applies: func(_ *pkg, f *file) bool { return f.test && !bubbled(f) },
+		polling: true,
 		why:     "a sleep proves nothing; use testing/synctest, where it costs nothing, or wait for the thing itself",
 	},
 	{
@@ -76,8 +78,14 @@ func checkCalls(p *pkg, f *file) []string {
 	}
 	imported := importNames(f)
 	sql := slices.Contains(p.imports, "database/sql")
+	var loops []*ast.ForStmt
+	looped := func(n ast.Node) bool {
+		return slices.ContainsFunc(loops, func(l *ast.ForStmt) bool { return l.Pos() <= n.Pos() && n.End() <= l.End() })
+	}
 	ast.Inspect(f.tree, func(n ast.Node) bool {
 		switch n := n.(type) {
+		case *ast.ForStmt:
+			loops = append(loops, n)
 		case *ast.SelectorExpr:
 			x, ok := n.X.(*ast.Ident)
 			if !ok {
@@ -85,7 +93,7 @@ func checkCalls(p *pkg, f *file) []string {
 			}
 			name := imported[x.Name] + "." + n.Sel.Name
 			for _, r := range callRules {
-				if slices.Contains(r.names, name) && r.applies(p, f) {
+				if slices.Contains(r.names, name) && r.applies(p, f) && !(r.polling && looped(n)) {
 					complain(n, name, r.why)
 				}
 			}

@@ -43,9 +43,12 @@ func TestBrokerProgramDoesNotContainSeal(t *testing.T) {
 		t.Log("cmd/broker does not exist yet")
 		return
 	}
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", module+"/cmd/broker").CombinedOutput()
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", module+"/cmd/broker")
+	var complaint strings.Builder
+	list.Stderr = &complaint
+	out, err := list.Output()
 	if err != nil {
-		t.Fatalf("go list: %v\n%s", err, out)
+		t.Fatalf("go list: %v\n%s", err, complaint.String())
 	}
 	linked := strings.Fields(string(out))
 	if !slices.Contains(linked, module+"/internal/broker") {
