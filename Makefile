@@ -16,7 +16,7 @@ export GOTOOLCHAIN := $(shell GOTOOLCHAIN=$(PATCHED) go version >/dev/null 2>&1 
 TOOL  := go tool -modfile=tools/go.mod
 STAGE := scripts/stage.sh
 
-.PHONY: help build build-chaos run demo test test-unit test-opencode test-e2e test-faults race fuzz bench lint lint-cross vuln model packages clean
+.PHONY: help build build-chaos run demo test test-unit test-opencode test-e2e test-faults race fuzz bench lint format lint-cross vuln model packages clean
 
 help: ## list these words
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ lint: ## formatting, static checks, and the other platforms compile
 	@$(STAGE) format scripts/format.sh
 	@$(STAGE) golangci $(TOOL) golangci-lint run ./...
 	@$(MAKE) lint-cross
+
+format: ## let gofumpt rewrite what it would change
+	@scripts/format.sh --write
 
 lint-cross: ## go vet for linux/arm64, macOS and Windows, and for the chaos build
 	@$(STAGE) cross scripts/cross.sh
