@@ -6,12 +6,12 @@ cd "$(dirname "$0")/.."
 budget=${FUZZ_SECONDS:-90}
 
 # One line each: FILE:FuzzName
-mapfile -t found < <(git ls-files -co --exclude-standard -z '*_test.go' | xargs -0r grep -oE '^func Fuzz[A-Za-z0-9_]+' --with-filename | sed 's/func //' | sort)
-[ ${#found[@]} -gt 0 ] || { echo 'no Fuzz function found' >&2; exit 1; }
-share=$((budget / ${#found[@]}))
+found=$(git ls-files -co --exclude-standard -z '*_test.go' | xargs -0 grep -HoE '^func Fuzz[A-Za-z0-9_]+' | sed 's/func //' | sort) || { echo 'no Fuzz function found' >&2; exit 1; }
+count=$(wc -l <<<"$found")
+share=$((budget / count))
 [ $share -ge 1 ] || share=1
-printf '%d fuzzers, %d s each\n' ${#found[@]} $share
-for line in "${found[@]}"; do
+printf '%d fuzzers, %d s each\n' "$count" $share
+for line in $found; do
   package=./$(dirname "${line%%:*}") name=${line##*:}
   go test -run '^$' -fuzz "^$name\$" -fuzztime "${share}s" -fuzzminimizetime 1s "$package"
 done
