@@ -21,6 +21,8 @@ var (
 	ErrFrameTooLarge = errors.New("tunnel: frame above 2 MiB")
 	// ErrTooManyStreams is returned by Open when the link's cap is reached.
 	ErrTooManyStreams = errors.New("tunnel: too many open streams")
+	// ErrDraining is returned by calls on a link whose broker is about to close it.
+	ErrDraining = errors.New("tunnel: the link is draining")
 	// ErrKeepalive is why a link ended whose peer answered no ping.
 	ErrKeepalive = errors.New("tunnel: the peer does not answer")
 	// ErrWriteTimeout is why a link ended that took no bytes for 30 s.
@@ -46,6 +48,7 @@ const (
 	CodeNoServe  = "not_served"
 	CodeInternal = "internal"
 	CodeDeadline = "deadline"
+	CodeSilent   = "silent"
 )
 
 const (
@@ -129,6 +132,19 @@ func ascii(s string, n int) string {
 		return r
 	}, s)
 	return s[:min(len(s), n)]
+}
+
+// drainText and parseDrain are the reason of a 1012 close frame.
+func drainText(d time.Duration) string {
+	return ReasonDrain + " " + strconv.FormatInt(max(d.Milliseconds(), 0), 10)
+}
+
+func parseDrain(s string) time.Duration {
+	n, err := strconv.ParseUint(strings.TrimPrefix(s, ReasonDrain+" "), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(n)*time.Millisecond, maxPutOff)
 }
 
 // token reports whether s may stand as a close reason.
