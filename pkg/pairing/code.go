@@ -2,7 +2,6 @@ package pairing
 
 import (
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
@@ -40,20 +39,7 @@ type Code struct {
 // NewCode makes a code for the broker with this key. 34.6 bits of it are secret.
 func NewCode(broker proof.SigKey) Code {
 	sum := sha256.Sum256(broker[:])
-	return Code{selector: randomLetters(selectorLetters), secret: randomLetters(proof.CodeLetters), key: sum[:]}
-}
-
-// randomLetters draws n letters without bias.
-func randomLetters(n int) proof.Letters {
-	const fair = 256 - 256%len(proof.Alphabet)
-	out := make([]byte, 0, n)
-	for b := make([]byte, 1); len(out) < n; {
-		rand.Read(b) // never fails
-		if int(b[0]) < fair {
-			out = append(out, proof.Alphabet[int(b[0])%len(proof.Alphabet)])
-		}
-	}
-	return proof.Letters(out)
+	return Code{selector: proof.NewLetters(selectorLetters), secret: proof.NewLetters(proof.CodeLetters), key: sum[:]}
 }
 
 // ParseCode reads the typed form (22 letters in any grouping, case-free) or the link form.

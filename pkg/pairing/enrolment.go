@@ -73,17 +73,14 @@ func (e *Enrolment) Redeem(ctx context.Context, r proof.Redeem, sig []byte, by O
 	p := pairingFrom(r, now)
 	for range retries {
 		done, err := e.tryRedeem(ctx, r, p, by, now)
-		if !errors.Is(err, ErrConflict) {
+		if err == errEnrolled || !errors.Is(err, ErrConflict) {
 			return done, err
-		}
-		if _, err := e.Pairings.Pairing(ctx, p.ID); err == nil && done.ID.IsZero() {
-			if rec, _ := e.Codes.CodeBySelector(ctx, string(r.Code[:selectorLetters])); rec.Pairing != p.ID {
-				return Pairing{}, &Error{wire.CodeConflict, "this desktop is enrolled here already"}
-			}
 		}
 	}
 	return Pairing{}, ErrConflict
 }
+
+var errEnrolled = &Error{wire.CodeConflict, "this desktop is enrolled here already"}
 
 func (e *Enrolment) checkRedeem(r proof.Redeem, sig []byte, now time.Time) error {
 	if r.Code.Check(codeLetters) != nil {
@@ -123,6 +120,9 @@ func (e *Enrolment) tryRedeem(ctx context.Context, r proof.Redeem, p Pairing, by
 	}
 	if !right || rec.State(now) != "open" {
 		return Pairing{}, e.refuse(ctx, rec, right, by, now)
+	}
+	if _, err := e.Pairings.Pairing(ctx, p.ID); err == nil {
+		return Pairing{}, errEnrolled // the code stays open: it enrolled nobody
 	}
 	desktop := Origin{Kind: "desktop", ID: p.ID.String(), Label: p.Host, Key: p.Dsig.String(), IP: by.IP, UA: by.UA}
 	err = e.Codes.RedeemCode(ctx, rec.ID, r.Digest(), p, now,

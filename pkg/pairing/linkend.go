@@ -39,8 +39,11 @@ func (s *Linking) EndByDesktop(ctx context.Context, p Pairing, pid proof.LinkID,
 		return Link{}, ErrMalformed
 	}
 	l, err := s.Links.Link(ctx, pid)
-	if err != nil || l.Pairing != p.ID {
-		return Link{}, errors.Join(err, unless(err, ErrNotFound))
+	if err != nil {
+		return Link{}, err
+	}
+	if l.Pairing != p.ID {
+		return Link{}, ErrNotFound
 	}
 	if l.State.Final() {
 		return l, nil

@@ -215,8 +215,11 @@ func (s *Linking) Reveal(ctx context.Context, session []byte, raw json.RawMessag
 		return Link{}, malformed("what the surface says of itself is not well formed")
 	}
 	l, err := s.ofSession(ctx, session, now)
-	if err != nil || l.Pid != r.Pid {
-		return Link{}, errors.Join(err, unless(err, ErrNotFound))
+	if err != nil {
+		return Link{}, err
+	}
+	if l.Pid != r.Pid {
+		return Link{}, ErrNotFound
 	}
 	to, ok := NextLink(l.State, EventReveal)
 	if !ok || l.Offer == nil {
@@ -226,14 +229,6 @@ func (s *Linking) Reveal(ctx context.Context, session []byte, raw json.RawMessag
 	l.State, l.Reveal = to, raw
 	line := by.line("link.revealed", now, l.Pairing, linkTarget(l))
 	return l, s.Links.MoveLink(ctx, from, l.Tries, l, nil, proof.SurfaceID{}, now, line)
-}
-
-// unless returns other when err is nil.
-func unless(err, other error) error {
-	if err != nil {
-		return nil
-	}
-	return other
 }
 
 // Grant keeps message 6 for the claimer and takes the signed grant in clear: it must verify under the pairing's key

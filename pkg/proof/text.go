@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -60,6 +61,19 @@ func CleanLabel(s string) string {
 
 // Letters is a run of Alphabet: the secret part of a typed code. It prints as dots; JSON and string() give it.
 type Letters string
+
+// NewLetters draws n letters without bias: for one who makes a code.
+func NewLetters(n int) Letters {
+	const fair = 256 - 256%len(Alphabet)
+	out := make([]byte, 0, n)
+	for b := make([]byte, 1); len(out) < n; {
+		rand.Read(b) // never fails
+		if int(b[0]) < fair {
+			out = append(out, Alphabet[int(b[0])%len(Alphabet)])
+		}
+	}
+	return Letters(out)
+}
 
 // ParseLetters reads n letters as people type them: case-free, with hyphens and spaces anywhere.
 func ParseLetters(text string, n int) (Letters, error) {
