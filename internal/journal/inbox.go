@@ -37,6 +37,7 @@ type Row struct {
 	Confirmed bool             // a person at the desktop allowed it
 	Exec      wire.ExecCommand // empty once done
 	Digest    proof.Digest     // request_sha256 of a decision
+	Target    string           // revoke_surface: whom
 	Started   time.Time
 	Run       uint64 // the journal's counter when it was started
 
@@ -83,6 +84,20 @@ func Skip(r Row) Change {
 	}
 }
 
+// Bind ties an envelope to a tombstone that was written before it came, and moves the chain to it. The tombstone's
+// verdict stands. ErrState when there is no such tombstone.
+func Bind(r Row) Change {
+	return func(tx *sqlitedb.Tx) error {
+		err := must(tx.Exec(`UPDATE inbox SET envelope = ?, surface = ?, kind = ?, seq = ?, commitment = ?, iat = ?, exp = ?
+			WHERE pairing = ? AND command = ? AND envelope IS NULL`, r.Envelope[:], r.Surface.String(), r.Kind, r.Seq, r.Commit[:],
+			millis(r.IssuedAt), millis(r.Expires), r.Pairing.String(), r.Command))
+		if err != nil {
+			return err
+		}
+		return advance(tx, r, false)
+	}
+}
+
 // insertRow adds r as it is and raises the pairing's high-water mark.
 func insertRow(tx *sqlitedb.Tx, r Row) error {
 	exec, err := json.Marshal(r.Exec)
@@ -97,9 +112,9 @@ func insertRow(tx *sqlitedb.Tx, r Row) error {
 		envelope = r.Envelope[:]
 	}
 	err = duplicate(tx.Exec(`INSERT INTO inbox (pairing, command, envelope, sequence, surface, kind, seq, commitment, iat, exp, state,
-		exec, digest, verdict, reason, result, durable, received, ended) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		exec, digest, target, verdict, reason, result, durable, received, ended) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO NOTHING`, r.Pairing.String(), r.Command, envelope, r.Sequence, r.Surface.String(), r.Kind, r.Seq, r.Commit[:],
-		millis(r.IssuedAt), millis(r.Expires), r.State, exec, r.Digest[:], r.Verdict, r.Reason, bytesOf(r.Result), r.Durable,
+		millis(r.IssuedAt), millis(r.Expires), r.State, exec, r.Digest[:], r.Target, r.Verdict, r.Reason, bytesOf(r.Result), r.Durable,
 		millis(r.Received), millis(r.Ended)))
 	if err != nil {
 		return err
@@ -127,12 +142,12 @@ func Start(id int64, ref string, run uint64, at time.Time) Change {
 	}
 }
 
-// StartAgain marks a command that an earlier start of the agent left started, and that provably never ran. Once a
-// start of the agent: ErrState otherwise.
-func StartAgain(id int64, run uint64, at time.Time) Change {
+// StartAgain marks a started command that provably never ran, and that is executed again. seen is the time of the start
+// before, so that only one who looked may do it: ErrState otherwise.
+func StartAgain(id int64, seen time.Time, run uint64, at time.Time) Change {
 	return func(tx *sqlitedb.Tx) error {
-		return must(tx.Exec(`UPDATE inbox SET run = ?1, started = ?2 WHERE id = ?3 AND state = 'started' AND run < ?1`,
-			run, millis(at), id))
+		return must(tx.Exec(`UPDATE inbox SET run = ?, started = ? WHERE id = ? AND state = 'started' AND started = ?`,
+			run, millis(at), id, millis(seen)))
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 const rowColumns = `SELECT id, pairing, command, envelope, sequence, surface, kind, seq, commitment, iat, exp, state, confirmed,
-	exec, digest, ref, started, run, verdict, reason, result, durable, received, ended FROM inbox`
+	exec, digest, target, ref, started, run, verdict, reason, result, durable, received, ended FROM inbox`
 
 // Command returns the row of a mailbox id, or ErrState when it is not in the inbox.
 func (j *Journal) Command(ctx context.Context, pairing proof.PairingID, command string) (Row, error) {
@@ -69,7 +69,7 @@ func scanRow(row scanner) (r Row, err error) {
 	var iat, exp, started, received, ended int64
 	var ref string
 	err = row.Scan(&r.ID, &pairing, &r.Command, &envelope, &r.Sequence, &surface, &r.Kind, &r.Seq, &commit, &iat, &exp, &r.State,
-		&r.Confirmed, &exec, &digest, &ref, &started, &r.Run, &r.Verdict, &r.Reason, &r.Result, &r.Durable, &received, &ended)
+		&r.Confirmed, &exec, &digest, &r.Target, &ref, &started, &r.Run, &r.Verdict, &r.Reason, &r.Result, &r.Durable, &received, &ended)
 	if err != nil {
 		return r, err
 	}

@@ -13,6 +13,7 @@ import (
 	"embed"
 	"errors"
 	"io/fs"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +56,7 @@ type Meta struct {
 // Journal is an open journal. All methods are safe for concurrent use.
 type Journal struct {
 	db       *sqlitedb.DB
+	metaMu   sync.Mutex
 	meta     Meta
 	lastTime atomic.Int64
 }
@@ -107,7 +109,11 @@ func (j *Journal) Close() error { return j.db.Close() }
 func (j *Journal) Failed() <-chan struct{} { return j.db.Failed() }
 
 // Meta returns what this start knows about the journal.
-func (j *Journal) Meta() Meta { return j.meta }
+func (j *Journal) Meta() Meta {
+	j.metaMu.Lock()
+	defer j.metaMu.Unlock()
+	return j.meta
+}
 
 // LastTime is the newest time ever written, by the desktop's clock. A clock behind it has been set back.
 func (j *Journal) LastTime() time.Time { return time.UnixMilli(j.lastTime.Load()) }
@@ -157,13 +163,24 @@ func (j *Journal) advanceTime(at time.Time) {
 	}
 }
 
-// Adopt makes this machine the journal's and gives it a new identity: recover (section 6). It belongs in one Record
-// with what else recover changes, and holds from the next Open on.
-func Adopt(machine string) Change {
-	return func(tx *sqlitedb.Tx) error {
-		_, err := tx.Exec(`UPDATE meta SET machine = ?`, machine)
+// Adopt makes the journal this machine's and gives it a new id, together with what else recover changes (section 6): to
+// every broker it is a new journal from here on, and Meta says so at once.
+func (j *Journal) Adopt(ctx context.Context, at time.Time, machine string, lines []Line, changes ...Change) error {
+	var id ID
+	if _, err := rand.Read(id[:]); err != nil {
 		return err
 	}
+	adopt := func(tx *sqlitedb.Tx) error {
+		_, err := tx.Exec(`UPDATE meta SET machine = ?, journal_id = ?`, machine, id[:])
+		return err
+	}
+	if err := j.Record(ctx, at, lines, append(changes, adopt)...); err != nil {
+		return err
+	}
+	j.metaMu.Lock()
+	defer j.metaMu.Unlock()
+	j.meta.ID, j.meta.Machine = id, machine
+	return nil
 }
 
 // must turns "no row changed" into ErrState.

@@ -110,9 +110,14 @@ func TestIdentityAndCounter(t *testing.T) {
 	if second.New || second.Counter != 2 || second.ID != first.ID || second.Machine != "machine-a" {
 		t.Fatalf("second start: %+v", second)
 	}
-	f.do(Adopt("machine-b"))
-	f.reopen("machine-b")
-	if f.Meta().Machine != "machine-b" {
+	if err := f.Adopt(t.Context(), t0, "machine-b", nil); !errors.Is(err, ErrNoLine) {
+		t.Fatalf("adopt without a line: %v", err)
+	}
+	if err := f.Adopt(t.Context(), t0, "machine-b", []Line{{Type: audit.PairingRecovered}}); err != nil {
+		t.Fatal(err)
+	}
+	adopted := f.Meta()
+	if f.reopen("machine-b"); f.Meta().Machine != "machine-b" || f.Meta().ID == first.ID || f.Meta().ID != adopted.ID {
 		t.Fatalf("after adopt: %+v", f.Meta())
 	}
 }
@@ -210,14 +215,14 @@ func TestCommandLife(t *testing.T) {
 	f.do(Start(r.ID, "ref", f.Meta().Counter, t0))
 	for name, c := range map[string]Change{
 		"start twice": Start(r.ID, "ref2", 1, t0), "stop": Finish(r.ID, Received, End{Verdict: wire.StateCancelled, At: t0}),
-		"again in the same run": StartAgain(r.ID, f.Meta().Counter, t0), "await": Await(r.ID), "confirm": Confirm(r.ID),
+		"again without having looked": StartAgain(r.ID, t0.Add(time.Second), f.Meta().Counter, t0), "await": Await(r.ID), "confirm": Confirm(r.ID),
 	} {
 		if err := f.try(c); !errors.Is(err, ErrState) {
 			t.Errorf("%s of a started one: %v", name, err)
 		}
 	}
 	f.reopen("machine-a")
-	f.do(StartAgain(r.ID, f.Meta().Counter, t0.Add(time.Second)))
+	f.do(StartAgain(r.ID, t0, f.Meta().Counter, t0.Add(time.Second)))
 	r, err = f.Command(ctx, pairing, r.Command)
 	if err != nil || r.Exec.Ref != "ref" || !r.Exec.StartedAt.Equal(t0.Add(time.Second)) || !r.Confirmed || r.Run != 2 {
 		t.Fatalf("started again: %+v %v", r, err)
@@ -257,6 +262,13 @@ func TestTombstoneKeepsACommandOut(t *testing.T) {
 	}
 	if f.surface().LastSeq != 0 {
 		t.Fatal("the chain moved although the row was refused")
+	}
+	f.do(Bind(row(1)))
+	if r, err := f.Envelope(t.Context(), pairing, proof.Digest{1}); err != nil || r.Verdict != wire.StateCancelled || f.surface().LastSeq != 1 {
+		t.Fatalf("bound: %+v %v", r, err)
+	}
+	if err := f.try(Bind(row(1))); !errors.Is(err, ErrState) {
+		t.Fatalf("bound twice: %v", err)
 	}
 	if err := f.try(Tombstone(pairing, row(1).Command, End{At: t0})); !errors.Is(err, ErrDuplicate) {
 		t.Fatalf("second tombstone: %v", err)
@@ -522,7 +534,10 @@ func TestTurns(t *testing.T) {
 	f := open(t).withSurface()
 	ctx := t.Context()
 	f.do(BeginTurn(Turn{Ref: "msg_1", Session: "ses_1", Pairing: pairing, Envelope: proof.Digest{1}, Started: t0}))
-	f.do(BeginTurn(Turn{Ref: "msg_1", Session: "ses_1", Started: t0.Add(time.Second)}), BeginTurn(Turn{Ref: "msg_2", Session: "ses_1", Started: t0}))
+	f.do(BeginTurn(Turn{Ref: "msg_2", Session: "ses_1", Started: t0}))
+	if err := f.NoteTurn(ctx, Turn{Ref: "msg_1", Session: "ses_1", Started: t0.Add(time.Second)}); err != nil {
+		t.Fatal(err)
+	}
 	f.do(BeginTurn(Turn{Ref: "msg_3", Session: "ses_1", Started: t0}), DropTurn("msg_3"))
 	if got, err := f.Turn(ctx, "msg_1"); err != nil || got.Envelope != (proof.Digest{1}) || got.Pairing != pairing {
 		t.Fatalf("%+v %v", got, err)

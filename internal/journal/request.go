@@ -18,8 +18,8 @@ type Request struct {
 	Pairing   proof.PairingID
 	ID        string
 	Session   string
-	Kind      string       // permission or question
-	Bytes     []byte       // exact, as published
+	Kind      string // permission or question
+	Bytes     []byte // exact, as published
 	Exec      wire.ExecRequest
 	Digest    proof.Digest // over Bytes; what a decision must name
 	Ref       []byte       // random; all that the broker sees of the id

@@ -20,8 +20,7 @@ type Turn struct {
 	Outcome  string
 }
 
-// BeginTurn keeps that a turn runs, or is about to. One that is known stays as it is: the prompt's own row, written
-// before the runtime speaks of the turn, knows more than the runtime's event.
+// BeginTurn keeps that a prompt's turn is about to run: one change with the prompt's Start.
 func BeginTurn(t Turn) Change {
 	return func(tx *sqlitedb.Tx) error {
 		pairing, envelope := "", []byte{}
@@ -33,6 +32,10 @@ func BeginTurn(t Turn) Change {
 		return err
 	}
 }
+
+// NoteTurn keeps that the runtime speaks of a turn. It changes nothing of one that is known: a prompt's own row was
+// written before. It has no audit line, since nothing was decided.
+func (j *Journal) NoteTurn(ctx context.Context, t Turn) error { return j.db.Write(ctx, BeginTurn(t)) }
 
 // EndTurn keeps how a turn ended. ErrState when it is unknown or has ended before.
 func EndTurn(ref, outcome string, at time.Time) Change {

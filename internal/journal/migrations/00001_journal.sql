@@ -76,6 +76,7 @@ CREATE TABLE inbox (
 	confirmed INTEGER NOT NULL DEFAULT 0, -- a person at the desktop said yes
 	exec      BLOB    NOT NULL, -- wire.ExecCommand; emptied when done
 	digest    BLOB    NOT NULL, -- request_sha256 of a decision
+	target    TEXT    NOT NULL DEFAULT '', -- surface of revoke_surface
 	ref       TEXT    NOT NULL DEFAULT '',
 	started   INTEGER NOT NULL DEFAULT 0,
 	run       INTEGER NOT NULL DEFAULT 0, -- counter of the start that set started: lower than ours means a crash lies between
