@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/ecdh"
-	"crypto/ed25519"
 	"errors"
 	"log/slog"
 	"time"
@@ -11,6 +9,7 @@ import (
 	"cowork.example.com/broker/internal/journal"
 	"cowork.example.com/broker/pkg/pairing"
 	"cowork.example.com/broker/pkg/proof"
+	"cowork.example.com/broker/pkg/seal"
 	"cowork.example.com/broker/pkg/tunnel"
 	"cowork.example.com/broker/pkg/wire"
 )
@@ -20,13 +19,8 @@ import (
 
 // identityAPI holds one pairing's keys. Safe for concurrent use.
 type identityAPI interface {
-	Pairing() proof.PairingID
-	// Dsig signs for the desktop; it never leaves the process and the keystore.
-	Dsig() ed25519.PrivateKey
-	// OpenKey returns the private half of the numbered bundle; false once it was erased or never was.
-	OpenKey(bundle uint64) (*ecdh.PrivateKey, bool)
-	// Bundle returns the newest signed bundle.
-	Bundle() []byte
+	// Keys are the pairing's secrets: they judge and open envelopes, seal results and sign.
+	Keys() *seal.Desktop
 	// Rotate makes a bundle when one is due and erases halves whose time has come. It reports whether it made one.
 	Rotate(ctx context.Context, now time.Time) (rotated bool, err error)
 	// ReplaceAll makes a new bundle and erases every older half: recover (pairing-protocol.md section 6).
@@ -90,7 +84,7 @@ var errOffline = errors.New("not connected to the broker")
 type deps struct {
 	pairing journal.Pairing // as it was when the agent started
 	journal *journal.Journal
-	link    func() caller // the current link; while there is none, calls fail with errOffline
+	link    func() caller         // the current link; while there is none, calls fail with errOffline
 	policy  func() pairing.Policy // what the owner allows now; the zero policy when the document is missing or malformed
 	now     func() time.Time
 	log     *slog.Logger
