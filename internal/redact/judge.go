@@ -1,0 +1,153 @@
+package redact
+
+import (
+	"encoding/base64"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// The functions here judge a match of a shape: m[0] is all of it, the last
+// group the value.
+
+func value(m []string) string { return m[secretGroup(m)] }
+
+// mixed wants a digit and a letter: prose and style names have none.
+func mixed(m []string) bool { return hasDigit(value(m)) && hasLetter(value(m)) }
+
+// valued wants anything but a placeholder.
+func valued(m []string) bool { return !placeholder(value(m)) }
+
+// likely wants what no word of a sentence is.
+func likely(m []string) bool {
+	v := strings.TrimRight(value(m), ".,;:!?)")
+	return !placeholder(v) && random(v)
+}
+
+// header takes a whole header value with its scheme.
+func header(m []string) bool {
+	v := value(m)
+	if scheme, rest, ok := strings.Cut(v, " "); ok && schemes[strings.ToLower(scheme)] {
+		return !placeholder(strings.TrimSpace(rest)) && (random(rest) || len(rest) >= 20)
+	}
+	return !placeholder(v) && random(v)
+}
+
+var schemes = set("bearer basic digest token apikey negotiate hawk aws4-hmac-sha256 signature dpop")
+
+// basic wants base64 of "user:password".
+func basic(m []string) bool {
+	b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value(m), "="))
+	if err != nil || !strings.Contains(string(b), ":") {
+		return false
+	}
+	for _, c := range b {
+		if c < ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// named judges name and value of an assignment.
+func named(m []string) bool {
+	kind := nameKind(m[1])
+	if kind == harmless {
+		return false
+	}
+	g := secretGroup(m)
+	v := strings.Trim(m[g], "\\\"'`")
+	if kind == tokens {
+		return random(v) && !isNumeral(v)
+	}
+	if placeholder(v) || isNumeral(v) && strings.Contains(strings.ToLower(m[1]), "token") {
+		return false
+	}
+	if quoted := g < 5; quoted {
+		return !strings.Contains(v, " ") || random(strings.ReplaceAll(v, " ", ""))
+	}
+	// In an environment or a file of properties anything is a value; after a
+	// colon or in code a word may be a type, a variable or prose.
+	if assigned := strings.HasSuffix(strings.TrimRight(strings.TrimSuffix(m[0], m[g]), ""), "="); assigned {
+		return random(v) || !codeWord.MatchString(v) || strings.ToUpper(m[1]) == m[1]
+	}
+	return random(v)
+}
+
+func flagged(m []string) bool { return nameKind(m[1]) == secret && valued(m) }
+
+func element(m []string) bool { return nameKind(m[1]) == secret && valued(m) }
+
+// codeWord is an identifier, a call or a path of them: what code assigns.
+var codeWord = regexp.MustCompile(`^[A-Za-z_$][\w$]*(?:(?:\.|::|->|\[)[\w$]*\]?)*(?:\(.*)?$`)
+
+// stand are words that stand where a secret will be, or for its absence.
+var stand = set(`string str text bytes byte int integer number bool boolean any object true false null nil none undefined required optional
+	missing invalid expired unknown unset empty redacted hidden masked placeholder changeme example secret password token credential
+	value here your my default yes no not is the a an and or in on of for to from with was be must should can will may has have
+	never always please enter type check see use used using wrong incorrect correct valid rejected revoked accepted denied
+	static generated random ephemeral temporary const let var func new return self this process.env os.environ todo tbd n/a
+	session user admin refresh access bearer basic oauth oauth2 jwt file env prompt keyring keychain vault`)
+
+// placeholder reports whether v stands for a value instead of being one.
+func placeholder(v string) bool {
+	v = strings.Trim(v, " \t\"'`\\.,;")
+	if v == "" || stand[strings.ToLower(v)] {
+		return true
+	}
+	switch v[0] {
+	case '$', '<', '{', '%', '[', '(', '&', '*', '#', '|', '@':
+		return !random(v) || v[0] == '$' && (strings.HasPrefix(v, "${") || strings.HasPrefix(v, "$(") || codeWord.MatchString(v)) ||
+			v[0] == '<' && strings.Contains(v, ">") || strings.HasPrefix(v, "{{")
+	}
+	lower := strings.ToLower(v)
+	return holdsAny(lower, standIn) || !hasDigit(v) && holdsAny(lower, standInWord) || strings.Contains(v, "(") && codeWord.MatchString(v)
+}
+
+var (
+	standIn     = []string{"xxxx", "****", "....", "redacted", "os.getenv", "process.env", "os.environ", "import.meta", "env.", "env("}
+	standInWord = []string{"your", "example", "changeme", "placeholder"}
+)
+
+func holdsAny(s string, words []string) bool {
+	for _, w := range words {
+		if strings.Contains(s, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// random reports whether v looks made by a machine or a careful person:
+// digits among letters, capitals inside, or signs no word has.
+func random(v string) bool {
+	if len(v) < 4 {
+		return false
+	}
+	if hasDigit(v) && (hasLetter(v) || len(v) >= 6) {
+		return !versionLike.MatchString(v)
+	}
+	if strings.ContainsAny(v, "!@#%^&*+~?") && hasLetter(v) {
+		return true
+	}
+	return len(v) >= 20 && hasUpper(v) && hasLower(v) && !codeWord.MatchString(v) || len(v) >= 12 && jumps(v) >= 3
+}
+
+// versionLike is v1, 1.2.3, 10s, sha256 and such: a digit, yet no secret.
+var versionLike = regexp.MustCompile(`^(?:[vV]?\d+(?:\.\d+)*(?:ms|s|m|h|d|k|kB|MB)?|[A-Za-z]?[a-z]{1,7}[-_.]?\d{1,3}(?:\.\d+)*|[a-z_]+\d?\(.*)$`)
+
+// jumps counts the capitals that follow a small letter.
+func jumps(v string) int {
+	n := 0
+	for i := 1; i < len(v); i++ {
+		if v[i] >= 'A' && v[i] <= 'Z' && v[i-1] >= 'a' && v[i-1] <= 'z' {
+			n++
+		}
+	}
+	return n
+}
+
+func hasDigit(v string) bool  { return strings.ContainsFunc(v, unicode.IsDigit) }
+func hasLetter(v string) bool { return strings.ContainsFunc(v, unicode.IsLetter) }
+func hasUpper(v string) bool  { return strings.ContainsFunc(v, unicode.IsUpper) }
+func hasLower(v string) bool  { return strings.ContainsFunc(v, unicode.IsLower) }
