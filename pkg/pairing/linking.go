@@ -285,8 +285,7 @@ func revealed(l Link) (proof.SurfaceCard, error) {
 	return proof.ParseSurfaceCard(r.BundleS)
 }
 
-// Finish takes the claimer's last message: done when it took the grant, burned when it dropped it. The finish must
-// verify under the surface's key.
+// Finish takes the claimer's last message, which must verify under the surface's key: it took the grant.
 func (s *Linking) Finish(ctx context.Context, p Pairing, session []byte, raw json.RawMessage, by Origin, now time.Time) (Link, error) {
 	f, err := proof.ParseMessage[proof.Finish](raw)
 	if err != nil {
@@ -302,8 +301,5 @@ func (s *Linking) Finish(ctx context.Context, p Pairing, session []byte, raw jso
 	if err := s.verifyFinish(p, l, f); err != nil {
 		return Link{}, err
 	}
-	if f.OK {
-		return s.moveTo(ctx, l, EventTook, "", by, now)
-	}
-	return s.moveTo(ctx, l, EventDropped, "dropped", by, now)
+	return s.moveTo(ctx, l, EventTook, "", by, now)
 }

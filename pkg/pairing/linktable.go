@@ -5,8 +5,8 @@ import "cowork.example.com/broker/pkg/proof"
 // LinkEvent is what can happen to a linking session at the broker.
 type LinkEvent byte
 
-// The events. Claims come from the network, Offer, Grant and Burn from the desktop, Reveal, Took and Dropped from
-// the claimer, Cancel from either, Expire from the clock.
+// The events. Claims come from the network, Offer, Grant and Burn from the desktop, Reveal and Took from the
+// claimer, Cancel from either, Expire from the clock.
 const (
 	EventClaim      LinkEvent = iota + 1 // a claim that admits
 	EventWrongClaim                      // one that does not, and is not the last of MaxCodeTries
@@ -15,7 +15,6 @@ const (
 	EventReveal                          // message 4, the first one
 	EventGrant                           // message 6: the owner typed the right digits
 	EventTook                            // the surface signed that it took the grant
-	EventDropped                         // the surface signed that it dropped the grant
 	EventBurn                            // the desktop refused: wrong digits, mac, commitment or signature
 	EventCancel                          // the owner or the claimer gave up
 	EventExpire                          // proof.LinkLife passed
@@ -23,7 +22,7 @@ const (
 
 var linkEvents = [...]string{
 	EventClaim: "claim", EventWrongClaim: "wrong_claim", EventLastClaim: "last_claim", EventOffer: "offer",
-	EventReveal: "reveal", EventGrant: "grant", EventTook: "took", EventDropped: "dropped", EventBurn: "burn",
+	EventReveal: "reveal", EventGrant: "grant", EventTook: "took", EventBurn: "burn",
 	EventCancel: "cancel", EventExpire: "expire",
 }
 
@@ -74,7 +73,6 @@ var linkTable = map[proof.LinkState]map[LinkEvent]proof.LinkState{
 		EventWrongClaim: proof.LinkBurned,
 		EventLastClaim:  proof.LinkBurned,
 		EventTook:       proof.LinkDone,
-		EventDropped:    proof.LinkBurned,
 		EventBurn:       proof.LinkBurned,
 		EventCancel:     proof.LinkCancelled,
 		EventExpire:     proof.LinkExpired,

@@ -187,20 +187,15 @@ func (g GrantMsg) check() error {
 	return nil
 }
 
-// Finish is the last message, surface to broker to desktop: the surface took the grant (OK) or dropped it. Without
-// it before the session's end the desktop revokes what it granted.
+// Finish is the last message, surface to broker to desktop: the surface took the grant. Without it before the
+// session's end the desktop revokes what it granted; a surface that does not take the grant cancels instead.
 type Finish struct {
 	Pid LinkID     `json:"pid"`
-	OK  bool       `json:"ok"`
-	Sig wire.Bytes `json:"sig"` // Ssig over "odp/finish\0" ‖ lp(pid, SHA-256(T), ok)
+	Sig wire.Bytes `json:"sig"` // Ssig over "odp/finish\0" ‖ lp(pid, SHA-256(T))
 }
 
 func (f Finish) input(transcript Digest) []byte {
-	var ok byte
-	if f.OK {
-		ok = 1
-	}
-	return Label(LabelFinished).Field(f.Pid[:]).Field(transcript[:]).Byte(ok).Bytes()
+	return Label(LabelFinished).Field(f.Pid[:]).Field(transcript[:]).Bytes()
 }
 
 // Sign fills Sig. transcript is SHA-256(T), as the grant has it.

@@ -42,7 +42,9 @@ func (s *Surface) OpenResult(dsig proof.SigKey, signed []byte) (proof.ResultHead
 	return r.Header, body, nil
 }
 
-func resultInfo(h proof.ResultHeader) []byte { return info(proof.LabelResult, h.Pairing[:], h.Surface[:]) }
+func resultInfo(h proof.ResultHeader) []byte {
+	return info(proof.LabelResult, h.Pairing[:], h.Surface[:])
+}
 
 // SealGrant signs a grant and seals it to the surface's Skem: for the broker the signed grant, for the surface the
 // sealed one. The transcript is the aad.
@@ -70,4 +72,6 @@ func (s *Surface) OpenGrant(dsig proof.SigKey, transcript proof.Digest, sealed [
 	return g, signed, nil
 }
 
-func grantInfo(p proof.PairingID, s proof.SurfaceID) []byte { return info(proof.LabelGrant, p[:], s[:]) }
+func grantInfo(p proof.PairingID, s proof.SurfaceID) []byte {
+	return info(proof.LabelGrant, p[:], s[:])
+}
