@@ -18,6 +18,9 @@ func mixed(m []string) bool { return hasDigit(value(m)) && hasLetter(value(m)) }
 // valued wants anything but a placeholder.
 func valued(m []string) bool { return !placeholder(value(m)) }
 
+// notNumeral tells user:password from the ids of a user and a group.
+func notNumeral(m []string) bool { return valued(m) && !isNumeral(value(m)) }
+
 // likely wants what no word of a sentence is.
 func likely(m []string) bool {
 	v := strings.TrimRight(value(m), ".,;:!?)")
@@ -49,31 +52,6 @@ func basic(m []string) bool {
 	return true
 }
 
-// named judges name and value of an assignment.
-func named(m []string) bool {
-	kind := nameKind(m[1])
-	if kind == harmless {
-		return false
-	}
-	g := secretGroup(m)
-	v := strings.Trim(m[g], "\\\"'`")
-	if kind == tokens {
-		return random(v) && !isNumeral(v)
-	}
-	if placeholder(v) || isNumeral(v) && strings.Contains(strings.ToLower(m[1]), "token") {
-		return false
-	}
-	if quoted := g < 5; quoted {
-		return !strings.Contains(v, " ") || random(strings.ReplaceAll(v, " ", ""))
-	}
-	// In an environment or a file of properties anything is a value; after a
-	// colon or in code a word may be a type, a variable or prose.
-	if assigned := strings.HasSuffix(strings.TrimRight(strings.TrimSuffix(m[0], m[g]), ""), "="); assigned {
-		return random(v) || !codeWord.MatchString(v) || strings.ToUpper(m[1]) == m[1]
-	}
-	return random(v)
-}
-
 func flagged(m []string) bool { return nameKind(m[1]) == secret && valued(m) }
 
 func element(m []string) bool { return nameKind(m[1]) == secret && valued(m) }
@@ -91,8 +69,8 @@ var stand = set(`string str text bytes byte int integer number bool boolean any 
 
 // placeholder reports whether v stands for a value instead of being one.
 func placeholder(v string) bool {
-	v = strings.Trim(v, " \t\"'`\\.,;")
-	if v == "" || stand[strings.ToLower(v)] {
+	v = strings.Trim(v, " \t\"'`\\,;")
+	if strings.Trim(v, ".") == "" || stand[strings.ToLower(v)] {
 		return true
 	}
 	switch v[0] {
@@ -101,6 +79,9 @@ func placeholder(v string) bool {
 			v[0] == '<' && strings.Contains(v, ">") || strings.HasPrefix(v, "{{")
 	}
 	lower := strings.ToLower(v)
+	if strings.HasSuffix(v, "..") && len(v) <= 12 {
+		return true
+	}
 	return holdsAny(lower, standIn) || !hasDigit(v) && holdsAny(lower, standInWord) || strings.Contains(v, "(") && codeWord.MatchString(v)
 }
 

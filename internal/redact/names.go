@@ -98,9 +98,9 @@ func nameKind(name string) kind {
 
 func hasSecretWord(ws []string) bool {
 	for i, w := range ws {
-		if secretWord[w] {
-			// refresh is a secret alone, or with a word that is: refreshInterval is none.
-			return w != "refresh" || len(ws) == 1
+		// refresh is a secret alone, or with a word that is: refreshInterval is none.
+		if secretWord[w] && (w != "refresh" || len(ws) == 1) {
+			return true
 		}
 		if w == "key" && i > 0 && keyBefore[ws[i-1]] {
 			return true

@@ -118,7 +118,9 @@ func (r *Redactor) knownAt(s string) (known, bool) {
 	return known{}, false
 }
 
-func isSegment(b byte) bool { return b >= 0x80 || isWord(rune(b)) || strings.IndexByte("_-.+@~", b) >= 0 }
+func isSegment(b byte) bool {
+	return b >= 0x80 || isWord(rune(b)) || strings.IndexByte("_-.+@~", b) >= 0
+}
 
 // replacement shows a path inside a project by the project's name.
 func (r *Redactor) replacement(p string) string {
@@ -247,6 +249,9 @@ func isDrive(s string) bool {
 func (r *Redactor) driveAt(s string, i int) (int, string) {
 	if strings.HasPrefix(s[i+1:], "://") || s[i+2] == '\\' && i+3 < len(s) && strings.IndexByte("nrtds", s[i+3]) >= 0 && (i+4 == len(s) || !isSegment(s[i+4])) {
 		return 0, "" // a scheme of one letter, or text with an escape after a colon
+	}
+	if i+3 == len(s) || !isSegment(s[i+3]) && s[i+3] != '\\' && s[i+3] != '$' {
+		return i + 3, ""
 	}
 	end := windowsEnd(s, i, i+3)
 	p := strings.ReplaceAll(strings.ReplaceAll(s[i:end], `\\`, "/"), `\`, "/")

@@ -96,8 +96,8 @@ func (r *Redactor) text(s string, limit int) string {
 		s = cutWord(s[:limit+lookahead])
 	}
 	s = settle(s, r.spans)
-	if cut && len(s) <= limit-len(TruncatedMark) {
-		return s + TruncatedMark
+	if cut {
+		s += TruncatedMark
 	}
 	if len(s) <= limit {
 		return s

@@ -64,10 +64,9 @@ var shapes = []shape{
 	{"basic", at("basic"), must(`(?i)\bbasic[ \t]+([A-Za-z0-9+/]{8,}={0,2})`), basic},
 	{"cookie header", at("cookie"), must(`(?i)\bcookie["']?\s{0,3}:\s{0,3}["']?([\w.-]+=[^\r\n"']+)`), valued},
 	{"API key header", at("x-"), must(`(?i)\bx-[\w-]*(?:key|token|secret|auth|signature)["']?\s{0,3}:\s{0,3}["']?([^\s"',;]{6,})`), likely},
-	{"name and value", at("pass pwd secret credential token jwt otp mnemonic refresh key"),
-		must("(?i)(?:(" + keyed + `)(?:\\?["'])?\]?\s{0,4}(?:=>|:=|==?|:)\s{0,4}(?:(\\?"(?:[^"\\\n]|\\[^"\n])+\\?")|('[^'\n]+')|` + "(`[^`\n]+`)" + `|([^\s"'` + "`" + `,;}\])]+)))`), named},
+	{assignment, at("pass pwd secret credential token jwt otp mnemonic refresh key"), must(`(?i)(` + keyed + `)(?:\\?["'])?\]?[ \t]{0,4}(=>|:=|==|=|:)[ \t]{0,4}`), nil},
 	{"flag and value", at("--"), must(`(?i)--(` + keyed + `)[ \t]+["']?([^\s"'-][^\s"']*)`), flagged},
-	{"user and password of a command", at("-u --user --login"), must(`(?:\s|^)(?:-u|--user|--login)[ \t=]+["']?[^\s"':]+:([^\s"']+)`), valued},
+	{"user and password of a command", at("-u --user --login"), must(`(?:\s|^)(?:-u|--user|--login)[ \t=]+["']?[^\s"':]+:([^\s"']+)`), notNumeral},
 	{"password of a command", at("sshpass mysql"), must(`\b(?:sshpass|mysql|mysqldump|mariadb)\b[^\n|;]{0,80}?\s-p[ ]?([^\s"'-][^\s"']*)`), valued},
 	{"netrc", at("password"), must(`(?i)\blogin\s+\S+\s+password\s+(\S+)`), valued},
 	{"in a sentence", at("password passphrase token secret key code"),
@@ -90,9 +89,14 @@ func secretSpans(s string) []span {
 	lower := strings.ToLower(s)
 	var found []span
 	for i := range shapes {
-		if shapes[i].isNear(lower) {
-			found = shapes[i].find(s, found)
+		if !shapes[i].isNear(lower) {
+			continue
 		}
+		if shapes[i].name == assignment {
+			found = findAssigned(shapes[i].re, s, found)
+			continue
+		}
+		found = shapes[i].find(s, found)
 	}
 	return found
 }
