@@ -74,23 +74,21 @@ const (
 type wheel struct {
 	mu    sync.Mutex
 	slots [wheelSlots]map[*Link]struct{}
-	at    map[*Link]int
+	at    map[*Link]int // each link's slot
 	pos   int
-	on    bool
+	stop  chan struct{} // ends the goroutine; nil when there is none
 }
 
 // add puts l where it will be looked at.
 func (w *wheel) add(l *Link) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.at == nil {
+	if w.stop == nil {
 		w.at = make(map[*Link]int)
+		w.stop = make(chan struct{})
+		go w.run(w.stop)
 	}
 	w.put(l)
-	if !w.on {
-		w.on = true
-		go w.run()
-	}
 }
 
 // put gives l its next slot; mu is held.
@@ -103,25 +101,32 @@ func (w *wheel) put(l *Link) {
 	w.at[l] = i
 }
 
-// remove forgets l.
+// remove forgets l, if it is there.
 func (w *wheel) remove(l *Link) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if i, ok := w.at[l]; ok {
-		delete(w.slots[i], l)
-		delete(w.at, l)
+	i, ok := w.at[l]
+	if !ok {
+		return
+	}
+	delete(w.slots[i], l)
+	delete(w.at, l)
+	if len(w.at) == 0 {
+		close(w.stop)
+		w.stop = nil
 	}
 }
 
-func (w *wheel) run() {
+func (w *wheel) run(stop chan struct{}) {
 	t := time.NewTicker(wheelTick)
 	defer t.Stop()
-	for range t.C {
-		due, on := w.turn()
-		if !on {
+	for {
+		select {
+		case <-t.C:
+		case <-stop:
 			return
 		}
-		for _, l := range due {
+		for _, l := range w.turn() {
 			l.look()
 		}
 	}
@@ -129,20 +134,18 @@ func (w *wheel) run() {
 
 // turn moves on by one slot and returns the links in it, each of which has a
 // new place already.
-func (w *wheel) turn() (due []*Link, on bool) {
+func (w *wheel) turn() []*Link {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.on = len(w.at) > 0; !w.on {
-		return nil, false
-	}
 	w.pos = (w.pos + 1) % wheelSlots
 	slot := w.slots[w.pos]
 	w.slots[w.pos] = nil
+	due := make([]*Link, 0, len(slot))
 	for l := range slot {
 		due = append(due, l)
 		w.put(l)
 	}
-	return due, true
+	return due
 }
 
 // keepAlive looks at one link by itself: the agent has no wheel.
