@@ -76,31 +76,37 @@ type Entry struct {
 	Values []Value
 }
 
-// Build makes the entry of a record: a random id, the type's code, and a fresh salt for each committed value.
+// Build makes the entry of a record.
 func Build(r Record) Entry {
 	if r.Outcome == "" {
 		r.Outcome = Success
 	}
-	var e Entry
-	e.Line = wire.AuditLine{
-		V:             wire.AuditVersion,
+	return Commit(wire.AuditLine{
 		Time:          r.Time.UTC().Format("2006-01-02T15:04:05.000Z07:00"),
-		ID:            "aud_" + rand.Text(),
 		Type:          string(r.Type),
-		Code:          r.Type.Code(),
 		Outcome:       string(r.Outcome),
 		Reason:        r.Reason,
 		Pairing:       r.Pairing,
-		Actor:         wire.AuditActor{Kind: r.Actor.Kind, ID: r.Actor.ID, Label: e.commit("label", r.Actor.Label), Key: r.Actor.Key},
+		Actor:         wire.AuditActor{Kind: r.Actor.Kind, ID: r.Actor.ID, Label: r.Actor.Label, Key: r.Actor.Key},
 		Target:        r.Target,
 		Session:       r.Session,
 		Command:       r.Command,
 		RequestSHA256: r.RequestSHA256,
 		Decision:      r.Decision,
-		Source:        wire.AuditSource{IP: e.commit("ip", r.Source.IP), UA: e.commit("ua", r.Source.UA)},
+		Source:        wire.AuditSource{IP: r.Source.IP, UA: r.Source.UA},
 		PolicyVersion: r.PolicyVersion,
 		Diff:          r.Diff,
-	}
+	})
+}
+
+// Commit makes the entry of a line whose label, ip and ua are still in clear, as pkg/pairing hands it over: a random
+// id, the type's code, and a commitment with a fresh salt in the place of each value.
+func Commit(l wire.AuditLine) Entry {
+	var e Entry
+	l.V, l.ID, l.Code = wire.AuditVersion, "aud_"+rand.Text(), Type(l.Type).Code()
+	l.Actor.Label = e.commit("label", l.Actor.Label)
+	l.Source = wire.AuditSource{IP: e.commit("ip", l.Source.IP), UA: e.commit("ua", l.Source.UA)}
+	e.Line = l
 	return e
 }
 

@@ -136,7 +136,7 @@ func (a *reporting) held(c Command) error {
 	if h.event == evAbsentWorn {
 		h.reason = "undeliverable"
 	}
-	c.Reported = !present // if it is left outcome_unknown, then by this report
+	c.Reported = !present && next(c.State, h.event, 0).to == OutcomeUnknown // left so by this report
 	if _, err := apply(a.tx, &c, h); err != nil {
 		return err
 	}

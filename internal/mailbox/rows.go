@@ -91,7 +91,6 @@ type Filter struct {
 	StopNone      bool      // no stop asked or answered
 	StopAsked     bool      // a stop waits for its answer
 	Unreported    bool      // Reported and Resolved are not set
-	After         uint64    // Sequence > After, within one pairing
 	Limit         int       // at most so many; required
 }
 

@@ -77,8 +77,9 @@ type CommandWriter interface {
 	RaiseHighWater(p PairingID, seq uint64) error
 	// Note writes a line that describes no change: something was refused.
 	Note(audit.Entry) error
-	// PruneEnded deletes commands that ended before the time, those that wait for a person excepted, and of each
-	// pairing all but the newest keep ended ones; at most limit, and says how many. Their lines stay.
+	// PruneEnded deletes ended commands which ended before the time, or whose Sequence is keep or more below the
+	// pairing's; at most limit, and says how many. An outcome_unknown that waits for a person's decision stays, and so
+	// do all lines.
 	PruneEnded(before time.Time, keep, limit int) (int, error)
 }
 
