@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cowork.example.com/broker/internal/journal"
+	"cowork.example.com/broker/internal/redact"
 	"cowork.example.com/broker/pkg/pairing"
 	"cowork.example.com/broker/pkg/proof"
 	"cowork.example.com/broker/pkg/seal"
@@ -86,8 +87,10 @@ type deps struct {
 	journal *journal.Journal
 	link    func() caller         // the current link; while there is none, calls fail with errOffline
 	policy  func() pairing.Policy // what the owner allows now; the zero policy when the document is missing or malformed
-	now     func() time.Time
-	log     *slog.Logger
+	// redactor makes values remote-safe under the policy as it is now.
+	redactor func() *redact.Redactor
+	now      func() time.Time
+	log      *slog.Logger
 }
 
 // parts makes the types behind the interfaces above for one pairing. The real ones are in parts.go; tests give their own.

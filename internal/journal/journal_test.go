@@ -480,7 +480,8 @@ func TestEpochAnnouncements(t *testing.T) {
 	f := open(t).withPairing()
 	ctx := t.Context()
 	for i := range 2 {
-		if err := f.AppendEpoch(ctx, pairing, Announcement{Epoch: proof.EpochID{byte(i)}, Frame: []byte{byte(i)}}); err != nil {
+		a := Announcement{Epoch: proof.EpochID{byte(i)}, Frame: []byte{byte(i)}}
+		if err := f.Record(ctx, t0, []Line{{Type: audit.EpochBegun, Pairing: pairing.String()}}, BeginEpoch(pairing, a)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -75,12 +75,12 @@ type Announcement struct {
 	Frame []byte
 }
 
-// AppendEpoch keeps an announcement until the broker has it. The keys inside are sealed.
-func (j *Journal) AppendEpoch(ctx context.Context, pairing proof.PairingID, a Announcement) error {
-	return j.db.Write(ctx, func(tx *sqlitedb.Tx) error {
+// BeginEpoch keeps an announcement until the broker has it. The keys inside are sealed.
+func BeginEpoch(pairing proof.PairingID, a Announcement) Change {
+	return func(tx *sqlitedb.Tx) error {
 		return duplicate(tx.Exec(`INSERT INTO epoch (pairing, epoch, frame) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
 			pairing.String(), a.Epoch[:], a.Frame))
-	})
+	}
 }
 
 // Epochs returns the announcements that the broker has not confirmed, oldest first.
