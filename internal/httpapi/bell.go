@@ -1,0 +1,60 @@
+package httpapi
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"cowork.example.com/broker/pkg/proof"
+)
+
+// bell wakes calls that wait for a linking session to move.
+type bell struct {
+	mu      sync.Mutex
+	waiting map[proof.LinkID]map[chan struct{}]struct{}
+}
+
+func newBell() *bell { return &bell{waiting: map[proof.LinkID]map[chan struct{}]struct{}{}} }
+
+// listen returns a channel that ring closes nothing of but fills; end must be called.
+func (b *bell) listen(pid proof.LinkID) (hint <-chan struct{}, end func()) {
+	c := make(chan struct{}, 1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.waiting[pid] == nil {
+		b.waiting[pid] = map[chan struct{}]struct{}{}
+	}
+	b.waiting[pid][c] = struct{}{}
+	return c, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if delete(b.waiting[pid], c); len(b.waiting[pid]) == 0 {
+			delete(b.waiting, pid)
+		}
+	}
+}
+
+func (b *bell) ring(pid proof.LinkID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for c := range b.waiting[pid] {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// LinkMoved wakes the claimer that waits for this session. Whoever moves one outside of this package calls it.
+func (s *Server) LinkMoved(pid proof.LinkID) { s.bell.ring(pid) }
+
+// wait returns false when the time is over.
+func wait(ctx context.Context, hint <-chan struct{}, until <-chan time.Time) bool {
+	select {
+	case <-hint:
+		return true
+	case <-until:
+	case <-ctx.Done():
+	}
+	return false
+}
