@@ -71,7 +71,7 @@ type ResultBody struct {
 	Message     string          `json:"message,omitempty"`
 	Session     *Session        `json:"session,omitempty"`
 	Sessions    []Session       `json:"sessions,omitempty"`
-	Requests    []Request       `json:"requests,omitempty"`   // status: open requests, only for decide
+	Requests    []Exact         `json:"requests,omitempty"`   // status: open requests (Request), each exactly as published; only for decide
 	Messages    []Message       `json:"messages,omitempty"`   // history
 	More        bool            `json:"more,omitempty"`       // history: older messages exist
 	TurnID      string          `json:"turn_id,omitempty"`    // prompt: the message id, which abort and events name
@@ -81,6 +81,9 @@ type ResultBody struct {
 	DecidedBy   string          `json:"decided_by,omitempty"` // already_decided: label of who was faster
 	DesktopTime int64           `json:"desktop_time"`         // unix ms
 }
+
+// Exact is JSON inside JSON whose bytes must not change on the way, since a digest covers them: it travels as a string.
+type Exact string
 
 // Session is a session as surfaces see it: no paths.
 type Session struct {
