@@ -70,7 +70,7 @@ func words(name string) []string {
 
 // nameKind judges the name of a value: an object key, a variable, a flag.
 func nameKind(name string) kind {
-	if len(name) > MaxKey {
+	if len(name) > MaxKey || name == "PWD" || name == "OLDPWD" { // a shell's folder
 		return harmless
 	}
 	for _, mark := range marks {

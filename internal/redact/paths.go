@@ -238,6 +238,9 @@ func (r *Redactor) fileURLAt(s string, i int) (int, string) {
 		end := pathEnd(s, start, start+len(k.dir))
 		return end, r.replacement(s[start:end])
 	}
+	if start+1 < len(s) && isDrive(s[start+1:]) {
+		return r.driveAt(s, start+1)
+	}
 	return pathEnd(s, start, start+1), PathMark
 }
 

@@ -24,6 +24,9 @@ func TestProjectsAndHome(t *testing.T) {
 		"/data/people/jane/work/apple/x":                PathMark,
 		"/data/people/jane/work/app/../../.ssh/id":      PathMark,
 		"/data/people/jane":                             PathMark,
+		"file:///C:/work/acme/x%20y.html?z":             "acme:x%20y.html?z",
+		"file:///C:/other/x.html":                       PathMark,
+		"PWD=/data/people/jane/work/app":                "PWD=app:.",
 		"file:///data/people/jane/work/app/a.ts":        "app:a.ts",
 		"open '/srv/My Site/index page.html'":           "open 'site:index page.html'",
 		"/srv/My Site/index.html is old.":               "site:index.html is old.",
@@ -45,7 +48,7 @@ func x(n int) string { return strings.Repeat("aB3dE6gH9k", n/10+1)[:n] }
 
 func TestOptionsExpose(t *testing.T) {
 	doc := `{"file":"/home/j/a","content":"text","u":"data:text/plain;base64,aGk=","mcp":{"s":{"command":["npx","x"],"cwd":"/home/j"}},` +
-		`"env":{"A":"b"},"say":"AKIA` + x(0) + `ABCDEFGHIJKLMNOP"}`
+		`"env":{"A":"b"},"say":"AKIA` + "ABCDEFGH" + `IJKLMNOP"}`
 	show := func(o Options) string {
 		out, err := New(o).JSON([]byte(doc))
 		if err != nil {
