@@ -46,7 +46,9 @@ func (b *brokerHTTP) host() string {
 }
 
 // tunnelURL is where the WebSocket is dialled.
-func (b *brokerHTTP) tunnelURL() string { return "ws" + strings.TrimPrefix(b.base, "http") + wire.PathTunnel }
+func (b *brokerHTTP) tunnelURL() string {
+	return "ws" + strings.TrimPrefix(b.base, "http") + wire.PathTunnel
+}
 
 // info asks who the broker is.
 func (b *brokerHTTP) info(ctx context.Context) (wire.BrokerInfo, error) {

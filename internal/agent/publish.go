@@ -244,4 +244,3 @@ func (p *publisher) connected() (caller, error) {
 	}
 	return p.to, nil
 }
-
