@@ -50,6 +50,12 @@ func (f *follower) settle(ctx context.Context, id string) error {
 	for _, u := range open {
 		ev := f.evidence(s, u, list)
 		outcome, over := verdict(ev)
+		if over && outcome == wire.OutcomeInterrupted && !ev.reborn {
+			// The one verdict that rests on silence: ask before it is given.
+			if over, err = f.idleStill(ctx, id); err != nil {
+				return err
+			}
+		}
 		if !over {
 			continue
 		}
@@ -60,6 +66,15 @@ func (f *follower) settle(ctx context.Context, id string) error {
 		f.endTurn(id, u.ref, outcome, failure)
 	}
 	return nil
+}
+
+// idleStill asks whether a session that is thought to be idle is.
+func (f *follower) idleStill(ctx context.Context, id string) (bool, error) {
+	busy, err := f.e.busy(ctx, f.ep.client, id)
+	if busy {
+		f.setState(id, status{Type: wire.SessionBusy})
+	}
+	return !busy, err
 }
 
 // evidence gathers what is known of a turn.

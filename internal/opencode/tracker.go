@@ -76,7 +76,7 @@ func (t *tracker) add(s session) *tracked {
 			}
 		}
 	}
-	n := &tracked{session: s, state: wire.SessionIdle, turns: map[string]*turn{}}
+	n := &tracked{session: s, state: wire.SessionIdle, idleAt: time.Now(), turns: map[string]*turn{}}
 	t.sessions[s.ID] = n
 	return n
 }
@@ -127,9 +127,6 @@ func (t *tracker) setState(id string, st status, now time.Time) (changed bool) {
 	if state == wire.SessionIdle && s.state != wire.SessionIdle {
 		s.idleAt, s.watched = now, true
 	}
-	if s.idleAt.IsZero() {
-		s.idleAt = now
-	}
 	s.state, s.retry = state, st.Message
 	return changed
 }
@@ -139,7 +136,7 @@ func (t *tracker) reborn() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.sessions {
-		s.state, s.retry, s.watched, s.idleAt = wire.SessionIdle, "", false, time.Time{}
+		s.state, s.retry, s.watched, s.idleAt = wire.SessionIdle, "", false, time.Now()
 	}
 }
 
@@ -170,6 +167,9 @@ func (t *tracker) openTurn(sessionID, ref string, created time.Time) {
 		return
 	}
 	s.turns[ref] = &turn{ref: ref, created: created}
+	if s.state == wire.SessionIdle {
+		s.idleAt, s.watched = time.Now(), false // its busy is still to come
+	}
 }
 
 // tell returns the turns of a session whose start was not reported yet, and marks them.

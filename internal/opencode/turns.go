@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	// settleAfter is how long a session must have been idle before an answer that is not
-	// complete counts as given up: an aborted answer is completed shortly after the
-	// first idle.
+	// settleAfter is how long a session must have been idle again before an answer that
+	// is not complete counts as given up: an aborted answer is completed shortly after
+	// the first idle.
 	settleAfter = 2 * time.Second
-	// unansweredAfter is the same for a message without any answer: under load the
-	// first sign of its turn comes late.
+	// unansweredAfter is the same where the session was not seen busy since: under load
+	// the first sign of a turn comes late.
 	unansweredAfter = 10 * time.Second
 )
 
@@ -47,10 +47,16 @@ func verdict(e evidence) (outcome string, over bool) {
 		return wire.OutcomeError, true
 	}
 	complete := e.answer.Info.Time.Completed > 0
+	patience := unansweredAfter
+	if e.watched || e.aborted {
+		patience = settleAfter
+	}
 	switch {
+	case complete && e.answer.Info.Finish == "":
+		return wire.OutcomeAborted, true // an abort between two tries of a model call leaves no error
 	case complete && (e.answer.Info.Finish != "tool-calls" || turnedDown(*e.answer)):
 		return wire.OutcomeDone, true
-	case !calm(settleAfter):
+	case !calm(patience):
 		return "", false
 	case complete && !e.reborn && (e.watched || e.later):
 		return wire.OutcomeDone, true
