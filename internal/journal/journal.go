@@ -206,3 +206,13 @@ func fromMillis(ms int64) time.Time {
 	}
 	return time.UnixMilli(ms)
 }
+
+// Maybe makes a change that may find nothing to do: ErrState is no error to it.
+func Maybe(c Change) Change {
+	return func(tx *sqlitedb.Tx) error {
+		if err := c(tx); !errors.Is(err, ErrState) {
+			return err
+		}
+		return nil
+	}
+}
