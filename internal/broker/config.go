@@ -60,6 +60,8 @@ type Started struct {
 	Socket    string   // the operator's socket
 	StateDir  string
 	Key       proof.SigKey
+	// PageOrigin is what links start with.
+	PageOrigin string
 	// First says that no pairing and no enrolment code exists yet. Whoever started the broker at a terminal may show
 	// a code then; anyone else should print the command that makes one.
 	First bool
@@ -100,6 +102,9 @@ func (c *Config) complete() error {
 		if err := c.checkListen(addr); err != nil {
 			return err
 		}
+	}
+	if host, _, _ := net.SplitHostPort(c.Listen[0]); c.PageOrigin == "" && !local(host) {
+		return &ConfigError{"links need a name that others can open, and " + c.Listen[0] + " is not one", "give --page-origin https://YOUR-NAME"}
 	}
 	if c.MetricsAddr != "" && !loopback(c.MetricsAddr) {
 		return &ConfigError{"metrics are served on loopback only, not on " + c.MetricsAddr, "use 127.0.0.1:PORT and a scraper on this machine"}

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"sync"
-	"time"
 
 	"cowork.example.com/broker/pkg/proof"
 )
@@ -48,13 +47,15 @@ func (b *bell) ring(pid proof.LinkID) {
 // LinkMoved wakes the claimer that waits for this session. Whoever moves one outside of this package calls it.
 func (s *Server) LinkMoved(pid proof.LinkID) { s.bell.ring(pid) }
 
-// wait returns false when the time is over.
-func wait(ctx context.Context, hint <-chan struct{}, until <-chan time.Time) bool {
+// wait waits for a hint; it returns false when ctx has ended.
+func wait(ctx context.Context, hint <-chan struct{}) bool {
+	if ctx.Err() != nil {
+		return false
+	}
 	select {
 	case <-hint:
 		return true
-	case <-until:
 	case <-ctx.Done():
+		return false
 	}
-	return false
 }

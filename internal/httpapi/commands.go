@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -114,27 +115,35 @@ func (s *Server) awaited(w http.ResponseWriter, r *http.Request, cmd mailbox.Com
 	if limit == 0 || cmd.State.Terminal() {
 		return cmd, nil
 	}
-	limit, release := s.patience(w, r, limit)
+	ctx, release := s.patience(w, r, limit)
 	defer release()
-	if limit == 0 {
+	if ctx.Err() != nil {
 		return cmd, nil
 	}
-	return s.cfg.Mailbox.Wait(r.Context(), cmd.Pairing, cmd.ID, limit)
+	return s.cfg.Mailbox.Wait(ctx, cmd.Pairing, cmd.ID, limit)
 }
 
-// patience lets a call wait longer than others may, within the budget of its network; without one it does not wait.
-func (s *Server) patience(w http.ResponseWriter, r *http.Request, limit time.Duration) (time.Duration, func()) {
-	release, ok := s.limits.Hold(limits.Waits, limits.Networks(s.source(r))[0])
-	if !ok || limit == 0 {
-		if ok {
-			release()
+// patience lets a call wait longer than others may, within the budget of its network. The context ends with the wait,
+// the call, or the server; it has ended already when there is nothing to wait for, or no budget. release must be called.
+func (s *Server) patience(w http.ResponseWriter, r *http.Request, limit time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithTimeout(r.Context(), limit)
+	give := func() {}
+	if limit > 0 {
+		var ok bool
+		if give, ok = s.limits.Hold(limits.Waits, limits.Networks(s.source(r))[0]); !ok {
+			cancel()
+			return ctx, cancel
 		}
-		return 0, func() {}
 	}
+	unhook := context.AfterFunc(s.ctx, cancel)
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{}) // a server without deadlines has none to lift
 	_ = rc.SetWriteDeadline(time.Now().Add(limit + writeTime))
-	return limit, release
+	return ctx, func() {
+		unhook()
+		cancel()
+		give()
+	}
 }
 
 // command is a command as its sender sees it.

@@ -130,7 +130,10 @@ func admitDesktop(p pairing.Pairing) (tunnel.Peer, error) {
 	case pairing.Active:
 		return tunnel.Peer{ID: p.ID.String()}, nil
 	case pairing.Locked:
-		return tunnel.Peer{}, &tunnel.HTTPError{Status: http.StatusForbidden, Body: "locked " + p.Reason}
+		if p.Reason == tunnel.ReasonConflict { // by this word an agent knows that only a person can end it
+			return tunnel.Peer{}, &tunnel.HTTPError{Status: http.StatusForbidden, Body: tunnel.ReasonConflict}
+		}
+		return tunnel.Peer{}, &tunnel.HTTPError{Status: http.StatusForbidden, Body: "locked"}
 	}
 	return tunnel.Peer{}, &tunnel.HTTPError{Status: http.StatusForbidden, Body: "revoked"}
 }

@@ -171,28 +171,28 @@ func (s *Server) linkGrant(w http.ResponseWriter, r *http.Request) error {
 	if err := s.allow(limits.Sign, r); err != nil {
 		return err
 	}
-	limit, release := s.patience(w, r, limit)
+	waiting, release := s.patience(w, r, limit)
 	defer release()
-	out, err := s.pollGrant(r.Context(), in.Session, limit)
+	out, err := s.pollGrant(r.Context(), waiting, in.Session)
 	if err != nil {
 		return err
 	}
 	return reply(w, http.StatusOK, out)
 }
 
-func (s *Server) pollGrant(ctx context.Context, session []byte, limit time.Duration) (wire.LinkGrantReply, error) {
+// pollGrant reads under ctx, and waits for a move until waiting ends.
+func (s *Server) pollGrant(ctx, waiting context.Context, session []byte) (wire.LinkGrantReply, error) {
 	l, err := s.cfg.Linking.Poll(ctx, session, s.now())
 	if err != nil {
 		return wire.LinkGrantReply{}, err
 	}
 	hint, end := s.bell.listen(l.Pid)
 	defer end()
-	until := time.After(limit)
 	for {
 		if l, err = s.cfg.Linking.Poll(ctx, session, s.now()); err != nil {
 			return wire.LinkGrantReply{}, err
 		}
-		if out := grantReply(l); out.State != "pending" || limit == 0 || !wait(ctx, hint, until) {
+		if out := grantReply(l); out.State != "pending" || !wait(waiting, hint) {
 			return out, nil
 		}
 	}

@@ -240,17 +240,16 @@ func (s *Server) auditPage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	limit, release := s.patience(w, r, limit)
+	waiting, release := s.patience(w, r, limit)
 	defer release()
 	hint, end := s.cfg.Audit.SubscribeLog()
 	defer end()
-	until := time.After(limit)
 	for {
 		lines, next, err := s.cfg.Audit.Lines(r.Context(), after, int(most))
 		if err != nil {
 			return err
 		}
-		if len(lines) > 0 || limit == 0 || !wait(r.Context(), hint, until) {
+		if len(lines) > 0 || !wait(waiting, hint) {
 			if lines == nil {
 				lines = []json.RawMessage{}
 			}

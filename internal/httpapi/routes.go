@@ -1,8 +1,10 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 
+	"cowork.example.com/broker/internal/audit"
 	"cowork.example.com/broker/pkg/wire"
 )
 
@@ -94,6 +96,15 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) error {
 
 // tunnel hands an upgrade to the tunnel's own server, which answers in plain text.
 func (s *Server) tunnel(w http.ResponseWriter, r *http.Request) error {
-	s.cfg.Tunnel.ServeHTTP(w, r)
+	source := audit.Source{IP: s.address(r), UA: userAgent(r)}
+	s.cfg.Tunnel.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), sourceKey{}, source)))
 	return nil
+}
+
+type sourceKey struct{}
+
+// SourceOf returns where the upgrade came from that a context of the tunnel belongs to.
+func SourceOf(ctx context.Context) audit.Source {
+	source, _ := ctx.Value(sourceKey{}).(audit.Source)
+	return source
 }
