@@ -16,6 +16,13 @@ type row struct {
 // sealing is what the broker's side must not contain: that the relay cannot read is a property of the build.
 var sealing = []string{"pkg/seal", "pkg/surface", "internal/opencode", "internal/opencowork", "internal/keystore", "internal/journal"}
 
+// storing is what a store may import: the nouns and interfaces that it implements, the ids of proof in which these speak, and
+// the database.
+var storing = []string{
+	"pkg/wire", "pkg/proof", "internal/audit", "internal/mailbox", "pkg/pairing", "internal/operators", "internal/push",
+	"internal/sqlitedb",
+}
+
 // rows is the import table. A package that is missing here fails the test: it first needs a place.
 var rows = map[string]row{
 	"pkg/wire":        {tier: 0, named: []string{}},
@@ -43,12 +50,8 @@ var rows = map[string]row{
 	"internal/push":      {tier: 2},
 	"pkg/surface":        {tier: 2},
 
-	"internal/store/sqlite": {tier: 3, named: []string{
-		"pkg/wire", "internal/audit", "internal/mailbox", "pkg/pairing", "internal/operators", "internal/push", "internal/sqlitedb",
-	}},
-	"internal/store/postgres": {tier: 3, named: []string{
-		"pkg/wire", "internal/audit", "internal/mailbox", "pkg/pairing", "internal/operators", "internal/push", "internal/sqlitedb",
-	}},
+	"internal/store/sqlite":   {tier: 3, named: storing},
+	"internal/store/postgres": {tier: 3, named: storing},
 	"internal/httpapi": {tier: 3, named: []string{
 		"pkg/wire", "internal/contract", "internal/mailbox", "pkg/pairing", "pkg/proof", "pkg/tunnel", "internal/audit",
 		"internal/topology", "internal/limits", "internal/operators", "internal/push", "api", "web", "internal/telemetry",
