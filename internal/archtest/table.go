@@ -116,7 +116,7 @@ var libraries = map[string][]string{
 	"golang.org/x/net/http/httpguts":        {"pkg/tunnel"},
 	"golang.org/x/time/rate":                {"internal/limits", "pkg/tunnel"},
 	"golang.org/x/term":                     {"cmd"},
-	"golang.org/x/sys":                      {"cmd", "certs", "internal", "pkg/tunnel"},
+	"golang.org/x/sys":                      {"cmd", "certs", "internal", "pkg/tunnel", "pkg/surface"},
 	"golang.org/x/sync":                     {"internal", "pkg/tunnel", "pkg/surface"},
 	"crypto/hpke":                           {"pkg/seal"},
 	"database/sql":                          {"internal/sqlitedb", "internal/store", "internal/journal"},
