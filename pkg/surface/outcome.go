@@ -1,0 +1,189 @@
+package surface
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"cowork.example.com/broker/pkg/proof"
+	"cowork.example.com/broker/pkg/wire"
+)
+
+// Outcome is where a command stands. Only what Signed says is the desktop's word; everything else is the broker's.
+type Outcome struct {
+	Command wire.Command
+	Hash    proof.Digest
+	Signed  bool            // a result that the desktop signed is in Body
+	Body    wire.ResultBody // when Signed
+}
+
+// Done reports whether the command has ended.
+func (o Outcome) Done() bool { return Terminal(o.Command.State) }
+
+// State is the desktop's signed state, or the broker's word.
+func (o Outcome) State() string {
+	if o.Signed {
+		return o.Body.Status
+	}
+	return o.Command.State
+}
+
+// Terminal reports whether a command's state is an end.
+func Terminal(state string) bool {
+	switch state {
+	case wire.StateQueued, wire.StateLeased, wire.StateAccepted, wire.StateWaitingLocal:
+		return false
+	}
+	return true
+}
+
+// ErrUnsignedResult means that the broker says "done" without a result that the desktop signed for this command.
+var ErrUnsignedResult = errors.New("the broker shows a result that the desktop did not sign for this command; do not believe it")
+
+// Wait follows a command until it has ended, or ctx has. progress, if not nil, gets each new state.
+func (s *Surface) Wait(ctx context.Context, sent Sent, progress func(Outcome)) (Outcome, error) {
+	c, last := sent.Command, ""
+	for {
+		o, err := s.outcome(c, sent.Hash)
+		if err != nil {
+			return o, err
+		}
+		if progress != nil && o.State() != last {
+			last = o.State()
+			progress(o)
+		}
+		if o.Done() {
+			return o, s.learn(ctx, o)
+		}
+		if err := s.next(ctx, sent, &c); err != nil {
+			return o, err
+		}
+	}
+}
+
+// next asks again; a broker that is away for a moment is waited for.
+func (s *Surface) next(ctx context.Context, sent Sent, c *wire.Command) error {
+	path := at(wire.PathCommand, s.pairing.String(), sent.Command.ID)
+	err := s.call(ctx, http.MethodGet, path, wire.MaxWaitSeconds*time.Second, nil, c)
+	if errors.Is(err, ErrUnreachable) {
+		return pause(ctx, time.Second)
+	}
+	return err
+}
+
+// Get returns where a command of this surface stands.
+func (s *Surface) Get(ctx context.Context, command string) (Outcome, error) {
+	p, err := s.dir.read(s.pairing)
+	if err != nil {
+		return Outcome{}, err
+	}
+	item, ok := p.find(command)
+	if !ok {
+		return Outcome{}, &wire.Problem{Code: wire.CodeNotFound, Title: "this surface has sent no command " + command}
+	}
+	var c wire.Command
+	if err := s.call(ctx, http.MethodGet, at(wire.PathCommand, s.pairing.String(), command), 0, nil, &c); err != nil {
+		return Outcome{}, err
+	}
+	return s.outcome(c, item.Hash)
+}
+
+// outcome opens a result and holds it against the envelope that it must name.
+func (s *Surface) outcome(c wire.Command, hash proof.Digest) (Outcome, error) {
+	o := Outcome{Command: c, Hash: hash}
+	if len(c.Result) == 0 {
+		if c.State == wire.StateCompleted {
+			return o, ErrUnsignedResult
+		}
+		return o, nil
+	}
+	h, body, err := s.keys.OpenResult(s.dsig, c.Result)
+	if err != nil || h.Envelope != hash {
+		return o, ErrUnsignedResult
+	}
+	if err := json.Unmarshal(body, &o.Body); err != nil {
+		return o, fmt.Errorf("the desktop's result cannot be read: %w", err)
+	}
+	o.Signed, o.Body.Status = true, h.State
+	return o, nil
+}
+
+// learn takes from a signed result what only the desktop can tell: its clock, and where this surface's chain stands.
+func (s *Surface) learn(ctx context.Context, o Outcome) error {
+	if !o.Signed {
+		return nil
+	}
+	return s.dir.locked(ctx, s.pairing, func(p *profile) error {
+		if o.Body.LastSeq > 0 && len(o.Body.LastHash) == len(p.Hash) && p.Unposted == nil {
+			p.setChain(proof.Chain{Seq: o.Body.LastSeq, Hash: proof.Digest(o.Body.LastHash)})
+		}
+		if o.Body.DesktopTime > 0 && clockReason(o.Body.Code) {
+			p.SkewMS = o.Body.DesktopTime - s.opts.now().UnixMilli()
+		}
+		return s.dir.write(p)
+	})
+}
+
+// clockReason reports whether a refusal says that this surface's clock is off.
+func clockReason(code string) bool {
+	return code == proof.FromFuture.String() || code == proof.Expired.String()
+}
+
+// retryWithin is how soon a refusal must come to be about a clock.
+const retryWithin = time.Minute
+
+// Do sends a command and waits for its end. A refusal because of this surface's clock is tried once more with the
+// desktop's.
+func (s *Surface) Do(ctx context.Context, kind proof.Kind, payload any, progress func(Outcome)) (Outcome, error) {
+	began := s.opts.now()
+	o, err := s.once(ctx, kind, payload, progress)
+	soon := s.opts.now().Sub(began) < retryWithin // later it expired because it waited
+	if err == nil && soon && o.Signed && clockReason(o.Body.Code) {
+		return s.once(ctx, kind, payload, progress)
+	}
+	return o, err
+}
+
+func (s *Surface) once(ctx context.Context, kind proof.Kind, payload any, progress func(Outcome)) (Outcome, error) {
+	sent, err := s.Send(ctx, kind, payload, wire.MaxWaitSeconds*time.Second)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return s.Wait(ctx, sent, progress)
+}
+
+// Cancel asks that a command which has not started is not run.
+func (s *Surface) Cancel(ctx context.Context, command string) (wire.Command, error) {
+	var c wire.Command
+	return c, s.call(ctx, http.MethodPost, at(wire.PathCancel, s.pairing.String(), command), 0, struct{}{}, &c)
+}
+
+// SendAgain decides that a prompt or create_session in outcome_unknown is to be sent again: as a new command.
+func (s *Surface) SendAgain(ctx context.Context, command string) (Sent, error) {
+	var out Sent
+	return out, s.dir.locked(ctx, s.pairing, func(p *profile) error {
+		old, ok := p.find(command)
+		if !ok || len(old.Payload) == 0 {
+			return &wire.Problem{Code: wire.CodeNotFound, Title: "this surface does not have what it sent as " + command + "; write it again"}
+		}
+		if err := s.postLeftover(ctx, p); err != nil {
+			return err
+		}
+		path := at(wire.PathResolve, s.pairing.String(), command)
+		var err error
+		out, err = s.sealAndPost(ctx, p, old.Kind, old.Payload, func(item sent) (Sent, error) {
+			return s.deliver(ctx, p, item, path, 0, wire.Resolve{Decision: "send_again", Sealed: item.Envelope})
+		})
+		return err
+	})
+}
+
+// ItRan decides that a command in outcome_unknown did run.
+func (s *Surface) ItRan(ctx context.Context, command string) (wire.Command, error) {
+	var c wire.Command
+	in := wire.Resolve{Decision: "it_ran"}
+	return c, s.call(ctx, http.MethodPost, at(wire.PathResolve, s.pairing.String(), command), 0, in, &c)
+}
