@@ -61,6 +61,7 @@ func (l *Link) serveStream(y *yamux.Stream) error {
 	s.class = h.class
 	switch h.kind {
 	case kindRequest:
+		s.lane = true
 		return l.serveLane(s, h)
 	case kindRaw:
 		return l.serveRaw(s)

@@ -179,7 +179,7 @@ func (d *dialer) dial(ctx context.Context) (*Link, error) {
 		log: d.cfg.Logger, budget: &budget{max: MaxBrokerStreams},
 	})
 	if err == nil {
-		l.keepAlive()
+		go l.keepAlive()
 	}
 	return l, err
 }

@@ -27,3 +27,6 @@ func Frame(c Class, k uint8, id uint64, body []byte) []byte {
 
 // Ghost reports whether the peer owes an answer to a keepalive.
 func (l *Link) Ghost() bool { return l.ghost() }
+
+// ErrorFrame is how a stream is reset with a code.
+func ErrorFrame(code string) []byte { return errorFrame(0, 0, &CallError{Code: code}) }

@@ -11,6 +11,10 @@ import (
 // wsPingEach is how many looks pass between two WebSocket pings.
 const wsPingEach = 3
 
+// chatter is what may come in between two looks at an idle link: a pong, and the
+// peer's own pings.
+const chatter = 4 * muxHeaderSize
+
 // maxMisses is how many looks may find a ping unanswered.
 const maxMisses = 2
 
@@ -27,7 +31,8 @@ type beat struct {
 func (l *Link) ghost() bool { return l.beat.misses.Load() > 0 }
 
 // look is one beat of the keepalive (SPEC section 8). Bytes that came in are an
-// answer to anything; a pong alone does not make a link busy, or each second ping would be left out.
+// answer to anything; pings and pongs do not make a link busy, or each second ping
+// would be left out.
 func (l *Link) look() {
 	b := &l.beat
 	rx, tx := l.conn.rx.Load(), l.conn.tx.Load()
@@ -40,7 +45,7 @@ func (l *Link) look() {
 		go l.end(ErrKeepalive)
 		return
 	}
-	if b.waiting = in <= muxHeaderSize; !b.waiting {
+	if b.waiting = in <= chatter; !b.waiting {
 		return
 	}
 	b.looks++
@@ -148,12 +153,17 @@ func (w *wheel) turn() []*Link {
 	return due
 }
 
-// keepAlive looks at one link by itself: the agent has no wheel.
+// keepAlive looks at one link by itself, until it ends: the agent has no wheel.
 func (l *Link) keepAlive() {
-	var t *time.Timer
-	t = time.AfterFunc(nextLook(), func() {
-		l.look()
-		t.Reset(nextLook())
-	})
-	context.AfterFunc(l.ctx, func() { t.Stop() })
+	t := time.NewTimer(nextLook())
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			l.look()
+			t.Reset(nextLook())
+		case <-l.ctx.Done():
+			return
+		}
+	}
 }

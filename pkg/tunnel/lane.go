@@ -141,6 +141,7 @@ func (ln *lane) run() {
 		return
 	}
 	s := newStream(ln.l, y, ln.class)
+	s.lane = true
 	ln.mu.Lock()
 	ln.s = s
 	ln.mu.Unlock()
@@ -166,7 +167,6 @@ func (ln *lane) write(s *Stream, c *call) error {
 		return nil
 	}
 	ln.push(s, c, uint32(left))
-	_ = s.SetWriteDeadline(time.Now().Add(writeTime))
 	_, err := s.write(c.frame)
 	return err
 }

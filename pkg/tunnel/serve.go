@@ -52,7 +52,6 @@ func (l *Link) serveRequest(s *Stream, h header) error {
 	if l.ctx.Err() != nil {
 		return l.ctx.Err()
 	}
-	_ = s.SetWriteDeadline(time.Now().Add(writeTime))
 	_, err = s.write(out)
 	return err
 }
@@ -117,12 +116,27 @@ func (s *Stream) readHeader(wait time.Duration) (header, error) {
 
 // readFrameBody reads the rest of a frame, and gives a large buffer back.
 func (s *Stream) readFrameBody(n uint32) ([]byte, error) {
-	_ = s.y.SetReadDeadline(time.Now().Add(laneSilence))
-	body, err := readBody(s.y, n)
+	body, err := readBody(&patient{y: s.y, end: time.Now().Add(frameTime)}, n)
 	if n > shrinkAbove {
 		s.y.Shrink()
 	}
 	return body, err
+}
+
+// patient reads a body from a slow peer: it waits laneSilence for each next byte,
+// and until end for the last.
+type patient struct {
+	y   *yamux.Stream
+	end time.Time
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	t := time.Now().Add(laneSilence)
+	if t.After(p.end) {
+		t = p.end
+	}
+	_ = p.y.SetReadDeadline(t)
+	return p.y.Read(b)
 }
 
 // setIdle sets the read deadline, and whether the lane is between two frames.

@@ -18,7 +18,8 @@ type Stream struct {
 	l     *Link
 	y     *yamux.Stream
 	class Class
-	mine  bool // opened here: the peer's header comes before its bytes
+	mine  bool // raw and opened here: the peer's header comes before its bytes
+	lane  bool // each piece gets writeTime for the peer's window
 	buf   [headerSize]byte
 
 	answered  bool  // the first header of the other direction was read, or written
@@ -190,6 +191,9 @@ func (s *Stream) write(p []byte) (int, error) {
 	}
 	total := 0
 	for total < len(p) {
+		if s.lane {
+			_ = s.SetWriteDeadline(time.Now().Add(writeTime))
+		}
 		n, err := write(p[total:min(total+maxPiece, len(p))])
 		total += n
 		if err != nil {

@@ -50,7 +50,8 @@ const (
 	replyGrace     = 5 * time.Second  // a reply may be this late before its lane ends
 	callTime       = 60 * time.Second // deadline of a call whose context has none
 	headerTime     = 10 * time.Second // for the first header of an accepted stream
-	laneSilence    = 30 * time.Second // for the next frame, or the rest of one
+	laneSilence    = 30 * time.Second // for the next frame, or the next byte of one
+	frameTime      = 10 * time.Minute // for a whole frame's body
 	streamIdle     = 10 * time.Minute // read deadline of a raw stream
 	writeTime      = 30 * time.Second // any one yamux write; fatal to the link
 	closeGrace     = 500 * time.Millisecond

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/yamux"
+
 	"cowork.example.com/broker/pkg/tunnel"
 	"cowork.example.com/broker/pkg/tunnel/tunneltest"
 )
@@ -191,6 +193,56 @@ func message(op byte, payload []byte) []byte {
 		h = append(h, byte(len(payload)>>(8*i)))
 	}
 	return append(append(h, 0, 0, 0, 0), payload...)
+}
+
+// rawWS is a WebSocket client written by hand, for one reader and one writer.
+type rawWS struct {
+	net.Conn
+	r    *bufio.Reader
+	left int // of the message being read
+}
+
+func (w *rawWS) Write(p []byte) (int, error) {
+	_, err := w.Conn.Write(message(2, p))
+	return len(p), err
+}
+
+func (w *rawWS) Read(p []byte) (int, error) {
+	for w.left == 0 {
+		h := make([]byte, 2)
+		if _, err := io.ReadFull(w.r, h); err != nil {
+			return 0, err
+		}
+		if h[0] != 0x82 {
+			return 0, io.EOF
+		}
+		if w.left = int(h[1]); w.left == 126 {
+			if _, err := io.ReadFull(w.r, h); err != nil {
+				return 0, err
+			}
+			w.left = int(h[0])<<8 | int(h[1])
+		}
+	}
+	n, err := w.r.Read(p[:min(len(p), w.left)])
+	w.left -= n
+	return n, err
+}
+
+// rawAgent is an agent of which only the WebSocket and yamux are there.
+func rawAgent(t *testing.T, b *tunneltest.Broker) *yamux.Session {
+	t.Helper()
+	resp, c, br := rawUpgrade(t, b, upgradeHeader())
+	if resp.StatusCode != 101 {
+		t.Fatalf("upgrade: %d", resp.StatusCode)
+	}
+	cfg := yamux.DefaultConfig()
+	cfg.EnableKeepAlive, cfg.LogOutput = false, io.Discard
+	s, err := yamux.Client(&rawWS{Conn: c, r: br}, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
 }
 
 // yamuxData is a message with yamux data for a stream that does not exist, of n bytes in all.

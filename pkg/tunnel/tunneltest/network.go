@@ -117,6 +117,8 @@ func (n *Network) Cut() {
 // directions and may be changed at any time.
 type Wire struct {
 	a, b net.Conn
+	cut  chan struct{}
+	once sync.Once
 
 	mu     sync.Mutex
 	change chan struct{} // closed at each change of a fault
@@ -127,7 +129,7 @@ type Wire struct {
 }
 
 func newWire(a, b net.Conn) *Wire {
-	w := &Wire{a: a, b: b, change: make(chan struct{})}
+	w := &Wire{a: a, b: b, cut: make(chan struct{}), change: make(chan struct{})}
 	go w.pump(a, b)
 	go w.pump(b, a)
 	return w
@@ -135,16 +137,18 @@ func newWire(a, b net.Conn) *Wire {
 
 // Cut closes the wire: both ends see an error at once.
 func (w *Wire) Cut() {
-	_ = w.a.Close()
-	_ = w.b.Close()
-	w.set(func() { w.stall = false })
+	w.once.Do(func() {
+		close(w.cut)
+		_ = w.a.Close()
+		_ = w.b.Close()
+	})
 }
 
 // Stall stops the wire: writes fill up and wait. It is how a full buffer looks.
 func (w *Wire) Stall() { w.set(func() { w.stall = true }) }
 
-// HalfOpen loses what is sent from now on, and the senders do not notice. It is how
-// a peer looks whose network went away.
+// HalfOpen loses what is sent from now on, the end of either side too, and the senders
+// do not notice. It is how a peer looks whose network went away.
 func (w *Wire) HalfOpen() { w.set(func() { w.lose = true }) }
 
 // Slow lets so many bytes a second through; 0 is no limit.
@@ -168,47 +172,71 @@ func (w *Wire) set(f func()) {
 	w.change = make(chan struct{})
 }
 
-// pump moves bytes one way until an end closes; then it closes the other.
+// pump moves bytes one way until an end closes; then it closes the other, unless
+// the wire is half-open.
 func (w *Wire) pump(to, from net.Conn) {
-	defer w.Cut()
-	buf := make([]byte, 32<<10)
+	u := newUnits(from)
 	for {
-		n, err := from.Read(buf)
-		if n > 0 && !w.carry(to, buf[:n]) {
+		unit, err := u.next()
+		if len(unit) > 0 && !w.carry(to, unit) {
 			return
 		}
 		if err != nil {
+			w.mu.Lock()
+			lose := w.lose
+			w.mu.Unlock()
+			if !lose {
+				w.Cut()
+			}
 			return
 		}
 	}
 }
 
-// carry takes one chunk across, as the faults allow.
+// carry takes one unit across, as the faults allow; false when the wire is cut.
 func (w *Wire) carry(to net.Conn, p []byte) bool {
-	lose, rate := w.wait()
-	if lose {
-		return true
+	lose, rate, ok := w.wait()
+	if lose || !ok {
+		return ok
 	}
-	if rate > 0 {
-		time.Sleep(time.Duration(len(p)) * time.Second / time.Duration(rate))
+	if rate > 0 && !w.pause(time.Duration(len(p))*time.Second/time.Duration(rate)) {
+		return false
 	}
 	n, err := to.Write(p)
 	w.mu.Lock()
 	w.moved += int64(n)
 	w.mu.Unlock()
+	if err != nil {
+		w.Cut()
+	}
 	return err == nil
 }
 
-// wait returns when the wire is not stalled.
-func (w *Wire) wait() (lose bool, rate int) {
+func (w *Wire) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-w.cut:
+		return false
+	}
+}
+
+// wait returns when the wire is not stalled, or cut.
+func (w *Wire) wait() (lose bool, rate int, ok bool) {
 	for {
 		w.mu.Lock()
 		stall, change := w.stall, w.change
 		lose, rate = w.lose, w.rate
 		w.mu.Unlock()
 		if !stall {
-			return lose, rate
+			return lose, rate, true
 		}
-		<-change
+		select {
+		case <-change:
+		case <-w.cut:
+			return false, 0, false
+		}
 	}
 }
