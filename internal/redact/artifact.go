@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-var (
-	dataURL  = regexp.MustCompile(`(?i)\bdata:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+(?:=[^;,\s]*)?)*,[^\s"'<>)]*`)
-	longBlob = regexp.MustCompile(`[A-Za-z0-9+/_-]{400,}={0,2}`)
-)
+// minBlob is longer than any key, hash or signature in base64.
+const minBlob = 400
+
+var dataURL = regexp.MustCompile(`(?i)\bdata:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+(?:=[^;,\s]*)?)*,[^\s"'<>)]*`)
 
 // artifactSpans finds file contents inside text: data: URLs, and base64 that
 // is longer than any key, hash or signature.
@@ -22,11 +22,13 @@ func artifactSpans(s string) []span {
 			}
 		}
 	}
-	if len(s) >= 400 {
-		for _, loc := range longBlob.FindAllStringIndex(s, -1) {
-			if blob := s[loc[0]:loc[1]]; hasDigit(blob) && hasUpper(blob) && hasLower(blob) {
-				found = append(found, span{loc[0], loc[1], ArtifactMark})
-			}
+	for i := 0; i < len(s); i++ {
+		start := i
+		for i < len(s) && (isWord(rune(s[i])) || strings.IndexByte("+/=_-", s[i]) >= 0) {
+			i++
+		}
+		if blob := s[start:i]; len(blob) >= minBlob && hasDigit(blob) && hasUpper(blob) && hasLower(blob) {
+			found = append(found, span{start, i, ArtifactMark})
 		}
 	}
 	return found

@@ -1,7 +1,7 @@
 package redact
 
 import (
-	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -13,26 +13,98 @@ const assignment = "name and value"
 // bound, many names before one long value would take quadratic time.
 const judged = 256
 
-// findAssigned finds NAME=value, name: "value", 'name' => value and the like.
-// Its groups are the name and the sign between.
-func findAssigned(re *regexp.Regexp, s string, found []span) []span {
+// nameWords are parts of names that may say secret; nameKind decides.
+var nameWords = at("pass pwd secret credential token jwt otp mnemonic refresh key")
+
+// nameAt is a name in a text.
+type nameAt struct {
+	start, end int
+	kind       kind
+}
+
+// secretNames finds the names in s that say what stands after them.
+func secretNames(s, lower string) []nameAt {
+	var list []nameAt
+	for _, word := range nameWords {
+		for from := 0; ; {
+			i := strings.Index(lower[from:], word)
+			if i < 0 {
+				break
+			}
+			n := nameAround(s, from, from+i, from+i+len(word))
+			if n.kind = nameKind(s[n.start:n.end]); n.kind != harmless {
+				list = append(list, n)
+			}
+			from = n.end
+		}
+	}
+	slices.SortFunc(list, func(a, b nameAt) int { return a.start - b.start })
+	return slices.CompactFunc(list, func(a, b nameAt) bool { return a.end == b.end })
+}
+
+// nameAround extends a word to the name it is part of, not before from: its
+// letters, digits, dots and dashes, and of "api key" the word before.
+func nameAround(s string, from, start, end int) nameAt {
+	for start > from && isName(s[start-1]) {
+		start--
+	}
+	for end < len(s) && isName(s[end]) {
+		end++
+	}
+	if start > from && s[start-1] == ' ' && strings.EqualFold(s[start:min(end, start+3)], "key") {
+		before := start - 1
+		for before > from && isName(s[before-1]) && start-before < 20 {
+			before--
+		}
+		if keyBefore[strings.ToLower(s[before:start-1])] {
+			start = before
+		}
+	}
+	return nameAt{start: start, end: end}
+}
+
+func isName(b byte) bool { return b < 0x80 && isWord(rune(b)) || b == '_' || b == '.' || b == '-' }
+
+// findBehind finds a shape behind each name, in a window after it.
+func (f *shape) findBehind(names []nameAt, s string, found []span) []span {
 	done := 0
-	for _, loc := range re.FindAllStringSubmatchIndex(s, -1) {
-		name, sign := s[loc[2]:loc[3]], s[loc[4]:loc[5]]
-		kind := nameKind(name)
-		if kind == harmless || loc[1] < done {
+	for _, n := range names {
+		if n.end < done || n.kind == tokens && f.name != assignment {
 			continue
 		}
-		start, quote := quoteAt(s, loc[1])
-		end := valueEnd(s, start, quote, start+judged)
-		v := s[start:end]
-		if onlyMarks(v) || !assigned(kind, name, sign, v, quote != "") {
+		// Dashes are part of the name, an angle bracket is not.
+		if !strings.HasSuffix(s[:n.start], *f.behind) && !strings.HasPrefix(s[n.start:], *f.behind) {
 			continue
 		}
-		done = valueEnd(s, start, quote, len(s))
-		found = append(found, span{start, done, Mark})
+		window := s[n.end:min(len(s), n.end+judged)]
+		loc := f.re.FindStringSubmatchIndex(window)
+		if loc == nil {
+			continue
+		}
+		one := f.judge(s, n, loc)
+		if one.end > one.start && !onlyMarks(s[one.start:one.end]) {
+			done = one.end
+			found = append(found, one)
+		}
 	}
 	return found
+}
+
+// judge returns the span of the value behind a name, an empty one for none.
+func (f *shape) judge(s string, n nameAt, loc []int) span {
+	a, b := n.end+loc[2], n.end+loc[3]
+	if f.name != assignment {
+		if !f.ok([]string{s[n.start:b], s[a:b]}) {
+			return span{}
+		}
+		return span{a, valueEnd(s, b, "", len(s)), Mark}
+	}
+	start, quote := quoteAt(s, n.end+loc[1])
+	v := s[start:valueEnd(s, start, quote, start+judged)]
+	if !assigned(n.kind, s[n.start:n.end], s[a:b], v, quote != "") {
+		return span{}
+	}
+	return span{start, valueEnd(s, start, quote, len(s)), Mark}
 }
 
 // quoteAt returns where a value begins and the quote around it, "" for none.

@@ -52,10 +52,6 @@ func basic(m []string) bool {
 	return true
 }
 
-func flagged(m []string) bool { return nameKind(m[1]) == secret && valued(m) }
-
-func element(m []string) bool { return nameKind(m[1]) == secret && valued(m) }
-
 // codeWord is an identifier, a call or a path of them: what code assigns.
 var codeWord = regexp.MustCompile(`^[A-Za-z_$][\w$]*(?:(?:\.|::|->|\[)[\w$]*\]?)*(?:\(.*)?$`)
 

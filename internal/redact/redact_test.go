@@ -228,7 +228,9 @@ func TestEachShapeIsNeeded(t *testing.T) {
 	hit := map[string]bool{}
 	for _, s := range load(t, "secrets.txt", 1) {
 		for i := range shapes {
-			if f := &shapes[i]; f.isNear(strings.ToLower(s.text)) && len(f.find(s.text, nil)) > 0 {
+			f, lower := &shapes[i], asciiLower(s.text)
+			if f.behind != nil && len(f.findBehind(secretNames(s.text, lower), s.text, nil)) > 0 ||
+				f.behind == nil && f.isNear(lower) && len(f.find(s.text, nil)) > 0 {
 				hit[f.name] = true
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,6 +12,8 @@ import (
 	"strings"
 
 	ucli "github.com/urfave/cli/v2"
+
+	"cowork.example.com/broker/internal/redact"
 )
 
 const (
@@ -217,15 +218,8 @@ func configMode(path string, mode fs.FileMode, list []setting) error {
 	return nil
 }
 
-var secretNames = []string{"PASSWORD", "PASSPHRASE", "SECRET", "TOKEN", "CREDENTIAL", "PRIVATE"}
-
-// holdsSecret judges a setting by its name, and by a password in a URL.
+// holdsSecret judges a setting by its name and its value. That of a file is
+// none.
 func holdsSecret(name, value string) bool {
-	if u, err := url.Parse(value); err == nil && u.User != nil {
-		if _, has := u.User.Password(); has {
-			return true
-		}
-	}
-	return !strings.HasSuffix(name, "_FILE") &&
-		slices.ContainsFunc(secretNames, func(s string) bool { return strings.Contains(name, s) })
+	return redact.HasSecret(name+"="+value) && !strings.HasSuffix(name, "_FILE")
 }

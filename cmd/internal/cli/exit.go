@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	ucli "github.com/urfave/cli/v2"
+
+	"cowork.example.com/broker/internal/redact"
 )
 
 // Code is the exit status of a program. The values are public: scripts depend
@@ -110,12 +112,16 @@ func report(ctx context.Context, err error, stderr io.Writer) int {
 	case code == Interrupted:
 		fmt.Fprintln(stderr, "error: interrupted")
 	default:
-		fmt.Fprintln(stderr, "error: "+Clean(err.Error()))
+		fmt.Fprintln(stderr, "error: "+oneLine(err.Error()))
 	}
 	if exit, ok := errors.AsType[*Exit](err); ok {
 		for _, hint := range exit.Hints {
-			fmt.Fprintln(stderr, "hint: "+Clean(hint))
+			fmt.Fprintln(stderr, "hint: "+oneLine(hint))
 		}
 	}
 	return int(code)
 }
+
+// oneLine is text for standard error: a secret that an error of some library
+// repeats, a URL with a password say, stays out of the terminal and its log.
+func oneLine(text string) string { return Clean(redact.Secrets(text)) }
