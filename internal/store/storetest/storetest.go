@@ -43,31 +43,31 @@ func Run(t *testing.T, open Open) {
 	}{
 		{"Table", testTable},
 		{"TableSurvivesReopening", testTableReopened},
-//		{"Life", testLife},
-//		{"Enqueue", testEnqueue},
-//		{"Limits", testLimits},
-//		{"Claim", testClaim},
-//		{"Fencing", testFencing},
-//		{"Report", testReport},
-//		{"Stops", testStops},
-//		{"Skips", testSkips},
-//		{"Resolve", testResolve},
-//		{"Restore", testRestore},
-//		{"Wait", testWait},
-//		{"Presence", testPresence},
-//		{"Races", testRaces},
-//		{"Prune", testPrune},
-//		{"Atomicity", testAtomicity},
-//		{"Lines", testLines},
-//		{"Events", testEvents},
-//		{"EventRetention", testEventRetention},
-//		{"OpenRequests", testOpenRequests},
-//		{"EventEpochs", testEventEpochs},
-//		{"Codes", testCodes},
-//		{"Pairings", testPairings},
-//		{"Surfaces", testSurfaces},
-//		{"Links", testLinks},
-//		{"RandomLives", testRandomLives},
+		{"Life", testLife},
+		{"Enqueue", testEnqueue},
+		{"Limits", testLimits},
+		{"Claim", testClaim},
+		{"Fencing", testFencing},
+		{"Report", testReport},
+		{"Stops", testStops},
+		{"Skips", testSkips},
+		{"Resolve", testResolve},
+		{"Restore", testRestore},
+		{"Wait", testWait},
+		{"Presence", testPresence},
+		{"Races", testRaces},
+		{"Prune", testPrune},
+		{"Atomicity", testAtomicity},
+		{"Lines", testLines},
+		{"Events", testEvents},
+		{"EventRetention", testEventRetention},
+		{"OpenRequests", testOpenRequests},
+		{"EventEpochs", testEventEpochs},
+		{"Codes", testCodes},
+		{"Pairings", testPairings},
+		{"Surfaces", testSurfaces},
+		{"Links", testLinks},
+		//		{"RandomLives", testRandomLives},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, open) })
 	}
@@ -120,7 +120,7 @@ func memory(t testing.TB) string {
 var ids atomic.Uint64
 
 func number() (b [16]byte) {
-	binary.BigEndian.PutUint64(b[:], ids.Add(1))
+	binary.BigEndian.PutUint64(b[8:], ids.Add(1))
 	return b
 }
 
