@@ -52,7 +52,7 @@ test-e2e: packages build build-chaos ## the built programs as processes: the mai
 test-faults: packages build ## full disks, failing fsyncs, lossy networks: Linux, as root
 	@$(STAGE) faults go test -tags faults -timeout 5m ./e2e/faults/...
 
-fuzz: ## every fuzzer for its share of FUZZ_SECONDS (90)
+fuzz: ## every fuzzer for its share of FUZZ_SECONDS (60)
 	@$(STAGE) fuzz scripts/fuzz.sh
 
 model: ## explore every interleaving of the mailbox's state table
