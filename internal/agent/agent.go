@@ -64,6 +64,7 @@ type Agent struct {
 	journal *journal.Journal
 	exec    Executor
 	born    time.Time
+	dial    func(*pairingRun, context.Context) // keeps a pairing's link up; tests bring links of their own
 
 	list []*pairingRun // of the pairings that have not ended, in the order of their enrolment; fixed after newAgent
 }
@@ -84,7 +85,7 @@ func newAgent(ctx context.Context, cfg Config, make parts) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, log: cfg.Logger, journal: j, born: cfg.Now()}
+	a := &Agent{cfg: cfg, log: cfg.Logger, journal: j, born: cfg.Now(), dial: (*pairingRun).dial}
 	if err := a.build(ctx, make); err != nil {
 		return nil, errors.Join(err, j.Close())
 	}

@@ -131,7 +131,7 @@ func (p *pairingRun) run(ctx context.Context) error {
 	})
 	wg.Go(func() { p.sendResults(ctx) })
 	wg.Go(func() { p.keepTime(ctx) })
-	wg.Go(func() { p.dial(ctx) })
+	wg.Go(func() { p.agent.dial(p, ctx) })
 	wg.Wait()
 	p.sched.wait()
 	return nil
