@@ -15,7 +15,7 @@ func (l *Link) NumStreams() int { return l.sess.NumStreams() }
 func (l *Link) RawStream() (*yamux.Stream, error) { return l.sess.OpenStream() }
 
 // SetWall replaces the wall clock of wake detection.
-func (r *Redialer) SetWall(f func() time.Time) { r.wall = f }
+func (c *RedialConfig) SetWall(f func() time.Time) { c.wall = f }
 
 // Delay is how long a Redialer waits.
 var Delay = delay

@@ -30,6 +30,8 @@ type RedialConfig struct {
 	// GiveUp, if set, says that after this error only RetryNow dials again. A link
 	// that was replaced never comes back by itself.
 	GiveUp func(error) bool
+
+	wall func() time.Time // of wake detection; nil is time.Now
 }
 
 // Phase is what a Redialer is doing.
@@ -64,7 +66,6 @@ type Redialer struct {
 	cfg    RedialConfig
 	dialer *dialer
 	retry  chan struct{}
-	wall   func() time.Time // replaced by the test of wake detection
 
 	mu    sync.Mutex
 	state State
@@ -77,7 +78,10 @@ func NewRedialer(cfg RedialConfig) (*Redialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Redialer{cfg: cfg, dialer: d, retry: make(chan struct{}, 1), wall: time.Now}, nil
+	if cfg.wall == nil {
+		cfg.wall = time.Now
+	}
+	return &Redialer{cfg: cfg, dialer: d, retry: make(chan struct{}, 1)}, nil
 }
 
 // Run dials, and dials again, until ctx ends; it closes the link with

@@ -15,18 +15,18 @@ const (
 func (r *Redialer) watchWake(ctx context.Context) {
 	t := time.NewTicker(wakeTick)
 	defer t.Stop()
-	mono, wall := time.Now(), r.wall()
+	mono, wall := time.Now(), r.cfg.wall()
 	for {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			return
 		}
-		m, w := time.Since(mono), r.wall().Round(0).Sub(wall.Round(0))
+		m, w := time.Since(mono), r.cfg.wall().Round(0).Sub(wall.Round(0))
 		if w-m > wakeJump {
 			r.dialer.cfg.Logger.Info("tunnel: the machine slept", "for", (w - m).Round(time.Second))
 			r.RetryNow()
 		}
-		mono, wall = time.Now(), r.wall()
+		mono, wall = time.Now(), r.cfg.wall()
 	}
 }
