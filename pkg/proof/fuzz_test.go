@@ -104,7 +104,7 @@ func FuzzMessages(f *testing.F) {
 	})
 }
 
-func again[M message](t *testing.T, b []byte) {
+func again[M Message](t *testing.T, b []byte) {
 	m, err := ParseMessage[M](b)
 	if err != nil {
 		return

@@ -206,7 +206,7 @@ func TestMessagesAreStrict(t *testing.T) {
 	}
 }
 
-func parse[M message](raw []byte) error { _, err := ParseMessage[M](raw); return err }
+func parse[M Message](raw []byte) error { _, err := ParseMessage[M](raw); return err }
 
 func TestClaimBare(t *testing.T) {
 	pid, admit := LinkID{1}, Admit{2}

@@ -215,15 +215,15 @@ func (f Finish) check() error {
 	return nil
 }
 
-// message is every linking message.
-type message interface {
+// Message is every linking message.
+type Message interface {
 	Open | Claim | Offer | Reveal | GrantMsg | Finish
 	check() error
 }
 
 // ParseMessage reads one linking message strictly: at most MaxMessage bytes, no unknown field, nothing after it, and
 // every field of the form that its type needs. Signatures and MACs are not looked at.
-func ParseMessage[M message](raw []byte) (M, error) {
+func ParseMessage[M Message](raw []byte) (M, error) {
 	var m, none M
 	if len(raw) > MaxMessage {
 		return none, fmt.Errorf("%w: a linking message has at most %d bytes", ErrForm, MaxMessage)
