@@ -19,8 +19,9 @@ type mirror struct {
 	Counter uint64     `json:"counter"`
 }
 
-func keysName(p proof.PairingID) string   { return "keys-" + p.String() }
-func mirrorName(p proof.PairingID) string { return "journal-" + p.String() }
+// Names in the keystore; keyrings fold letters, so ids are hexadecimal there.
+func keysName(p proof.PairingID) string   { return fmt.Sprintf("keys-%x", p[:]) }
+func mirrorName(p proof.PairingID) string { return fmt.Sprintf("journal-%x", p[:]) }
 
 // identity is one pairing's keys with their copy in the keystore, which is always written first: what was published
 // can be opened after any crash.

@@ -187,3 +187,8 @@ func (s *Surface) ItRan(ctx context.Context, command string) (wire.Command, erro
 	in := wire.Resolve{Decision: "it_ran"}
 	return c, s.call(ctx, http.MethodPost, at(wire.PathResolve, s.pairing.String(), command), 0, in, &c)
 }
+
+// RevokeSelf ends this surface at the broker, which tells the desktop. Forget erases the keys afterwards.
+func (s *Surface) RevokeSelf(ctx context.Context) error {
+	return s.call(ctx, http.MethodPost, at(wire.PathRevokeSelf, s.pairing.String()), 0, struct{}{}, nil)
+}

@@ -121,7 +121,8 @@ func (f folder) path(pairing proof.PairingID) string {
 	return filepath.Join(string(f), pairing.String()+".json")
 }
 
-func keysName(p proof.PairingID) string { return "surface-" + p.String() }
+// keysName is the name in the keystore; keyrings fold letters, so the id is hexadecimal there.
+func keysName(p proof.PairingID) string { return fmt.Sprintf("surface-%x", p[:]) }
 
 // read returns a profile.
 func (f folder) read(pairing proof.PairingID) (*profile, error) {

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"cowork.example.com/broker/cmd/internal/cli"
+	"cowork.example.com/broker/internal/telemetry"
+	"cowork.example.com/broker/pkg/surface"
+	"cowork.example.com/broker/pkg/wire"
+)
+
+// options says where this program keeps its surfaces.
+func options(c *ucli.Context) (surface.Options, error) {
+	dir, err := cli.StateDir(c, program)
+	if err != nil {
+		return surface.Options{}, err
+	}
+	if err := cli.MakeDir(dir); err != nil {
+		return surface.Options{}, err
+	}
+	secrets, err := openSecrets(c, dir)
+	if err != nil {
+		return surface.Options{}, err
+	}
+	client, err := httpClient(c)
+	if err != nil {
+		return surface.Options{}, err
+	}
+	return surface.Options{Dir: dir, Secrets: secrets, HTTP: client, Now: telemetry.Now}, nil
+}
+
+// open opens the surface of the desktop that --desktop names, or of the only one.
+func open(c *ucli.Context) (*surface.Surface, error) {
+	o, err := options(c)
+	if err != nil {
+		return nil, err
+	}
+	all, err := surface.List(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	info, err := choose(all, c.String("desktop"))
+	if err != nil {
+		return nil, err
+	}
+	return surface.Open(c.Context, o, info.Pairing)
+}
+
+// choose finds a desktop by its host name or the beginning of its pairing.
+func choose(all []surface.Info, want string) (surface.Info, error) {
+	if len(all) == 0 {
+		return surface.Info{}, cli.Fail(cli.Refused, surface.ErrNotLinked, "run `desktop-agent link` at the desktop, then `surface link` here")
+	}
+	var found []surface.Info
+	for _, i := range all {
+		if want == "" || i.Host == want || strings.HasPrefix(i.Pairing, want) {
+			found = append(found, i)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return surface.Info{}, cli.Fail(cli.Usage, fmt.Errorf("no linked desktop is called %s", cli.Clean(want)), "`surface status` lists them")
+	}
+	return surface.Info{}, cli.Fail(cli.Usage, errors.New("several desktops are linked"), "name one with --desktop HOST", "`surface status` lists them")
+}
+
+// fail gives an error of the library its exit code and a hint.
+func fail(err error) error {
+	var exit *cli.Exit
+	p, isProblem := errors.AsType[*wire.Problem](err)
+	switch {
+	case err == nil, errors.As(err, &exit), errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, surface.ErrUnreachable):
+		return cli.Fail(cli.NotReachable, err, "the command is kept and posted again by the next call, if it was posted at all")
+	case errors.Is(err, surface.ErrAsleep):
+		return cli.Fail(cli.NotReachable, err)
+	case errors.Is(err, surface.ErrNotLinked):
+		return cli.Fail(cli.Refused, err, "run `desktop-agent link` at the desktop, then `surface link` here")
+	case errors.Is(err, surface.ErrUnsignedResult):
+		return cli.Fail(cli.Unknown, err, "look at the desktop itself, and tell who runs the broker")
+	case isProblem:
+		return problem(p)
+	}
+	return cli.Fail(cli.Failed, err)
+}
+
+func problem(p *wire.Problem) error {
+	var hints []string
+	if p.Hint != "" {
+		hints = append(hints, cli.Clean(p.Hint))
+	}
+	if p.RetryAfter > 0 {
+		hints = append(hints, fmt.Sprintf("try again in %d s", p.RetryAfter))
+	}
+	code := cli.Refused
+	switch {
+	case p.Status == http.StatusUnauthorized:
+		hints = append(hints, "this surface may have been revoked; link it again at the desktop")
+	case p.Status >= http.StatusInternalServerError:
+		code = cli.NotReachable
+	case p.Code == wire.CodeLimited:
+		code = cli.NotReachable
+	case p.Code == wire.CodeMalformed, p.Code == wire.CodeTooLarge:
+		code = cli.Failed
+	}
+	return cli.Fail(code, errors.New(cli.Clean(p.Title)), hints...)
+}
+
+// ended turns a command's end into an exit code.
+func ended(o surface.Outcome) error {
+	text := cli.Clean(o.Body.Message)
+	if text == "" {
+		text = "the command ended as " + o.State()
+	}
+	switch o.State() {
+	case wire.StateCompleted:
+		return nil
+	case wire.StateBlocked, wire.StateCancelled:
+		return cli.Fail(cli.Refused, errors.New(text))
+	case wire.StateOutcomeUnknown:
+		return cli.Fail(cli.Unknown, fmt.Errorf("it is not known whether %s ran", o.Command.ID),
+			"look at the desktop or at `surface history`, then decide:",
+			"surface resolve "+o.Command.ID+" --it-ran", "surface resolve "+o.Command.ID+" --send-again")
+	case wire.StateExpired:
+		return cli.Fail(cli.Failed, errors.New("it expired before the desktop could run it; it did not run"))
+	}
+	if o.Body.DecidedBy != "" {
+		return cli.Fail(cli.Refused, errors.New("already decided by "+cli.Clean(o.Body.DecidedBy)))
+	}
+	return cli.Fail(cli.Failed, errors.New(text))
+}
+
+// steps tells a person how far a command is: sent, at the broker, on the desktop, done.
+func steps(w io.Writer) func(surface.Outcome) {
+	words := map[string]string{
+		wire.StateQueued: "at the broker", wire.StateLeased: "at the broker", wire.StateAccepted: "on the desktop",
+		wire.StateWaitingLocal: "on the desktop: waits for its owner's yes there", wire.StateCompleted: "done",
+	}
+	last := ""
+	return func(o surface.Outcome) {
+		word, ok := words[o.State()]
+		if !ok {
+			word = strings.ReplaceAll(o.State(), "_", " ")
+		}
+		if word != last {
+			last = word
+			_, _ = fmt.Fprintln(w, word)
+		}
+		if !o.Done() && !o.Command.DesktopOnline {
+			_, _ = fmt.Fprintln(w, asleep(o.Command))
+		}
+	}
+}
+
+// asleep says what becomes of a command while its desktop is away.
+func asleep(c wire.Command) string {
+	now := telemetry.Now()
+	since := "it was never seen"
+	if c.DesktopSince > 0 {
+		since = "since " + cli.Relative(now, time.UnixMilli(c.DesktopSince))
+	}
+	return fmt.Sprintf("the desktop is asleep or off (%s); this will run when it is back, until %s",
+		since, time.UnixMilli(c.Expires).Local().Format("Jan 2 15:04"))
+}
