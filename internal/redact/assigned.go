@@ -101,7 +101,11 @@ func (f *shape) judge(s string, n nameAt, loc []int) span {
 	}
 	start, quote := quoteAt(s, n.end+loc[1])
 	v := s[start:valueEnd(s, start, quote, start+judged)]
-	if !assigned(n.kind, s[n.start:n.end], s[a:b], v, quote != "") {
+	sign := s[a:b]
+	if sign == "=" && s[a-1] != ' ' && start == b {
+		sign = tight
+	}
+	if !assigned(n.kind, s[n.start:n.end], sign, v, quote != "") {
 		return span{}
 	}
 	return span{start, valueEnd(s, start, quote, len(s)), Mark}
@@ -134,6 +138,10 @@ func valueEnd(s string, start int, quote string, limit int) int {
 	return min(end, limit)
 }
 
+// tight is the sign of name=value without a space, as in files of settings,
+// query strings and environments; code has spaces, or a variable as value.
+const tight = "tight"
+
 // assigned judges a value by its name and by how it is written.
 func assigned(kind kind, name, sign, v string, quoted bool) bool {
 	switch {
@@ -146,7 +154,12 @@ func assigned(kind kind, name, sign, v string, quoted bool) bool {
 	case quoted:
 		return strings.ContainsFunc(v, isWord) && (!strings.Contains(v, " ") || strings.Contains(strings.ToLower(name), "phrase"))
 	}
-	// In an environment or a file of properties any word is a value; after a
-	// colon or in code it may be a type, a variable or prose.
-	return sign == "=" && (!codeWord.MatchString(v) || strings.ToUpper(name) == name)
+	// After a colon or in code a word may be a type, a variable or prose.
+	switch sign {
+	case tight:
+		return nameKind(v) == harmless && !strings.Contains(v, "(")
+	case "=":
+		return !codeWord.MatchString(v) || strings.ToUpper(name) == name
+	}
+	return false
 }

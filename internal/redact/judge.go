@@ -61,7 +61,7 @@ var stand = set(`string str text bytes byte int integer number bool boolean any 
 	value here your my default yes no not is the a an and or in on of for to from with was be must should can will may has have
 	never always please enter type check see use used using wrong incorrect correct valid rejected revoked accepted denied
 	static generated random ephemeral temporary const let var func new return self this process.env os.environ todo tbd n/a
-	session user admin refresh access bearer basic oauth oauth2 jwt file env prompt keyring keychain vault`)
+	key session user admin refresh access bearer basic oauth oauth2 jwt file env prompt keyring keychain vault`)
 
 // placeholder reports whether v stands for a value instead of being one.
 func placeholder(v string) bool {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,7 +80,7 @@ func localOnly(next http.Handler) http.Handler {
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
-		if host != "localhost" && net.ParseIP(host) == nil {
+		if host != "localhost" && net.ParseIP(strings.Trim(host, "[]")) == nil {
 			plain(w, http.StatusForbidden, "ask by address or as localhost")
 			return
 		}
