@@ -45,13 +45,20 @@ func (e *Executor) Execute(ctx context.Context, c wire.ExecCommand) (wire.ExecRe
 	if !known {
 		return wire.ExecResult{}, &wire.ExecError{Code: wire.ExecUnsupported, Message: "this desktop does not know this kind of command"}
 	}
-	ep, err := e.ready(ctx)
-	if err != nil {
-		return wire.ExecResult{}, err
-	}
 	defer e.attempts.end(c.ID)
-	result, err := do(ctx, ep, c)
-	return result, definite(err)
+	for deadline := time.Now().Add(readyWait); ; {
+		ep, err := e.ready(ctx)
+		if err != nil {
+			return wire.ExecResult{}, err
+		}
+		result, err := do(ctx, ep, c)
+		if !neverSent(err) || time.Now().After(deadline) {
+			return result, definite(err)
+		}
+		// It has just died and is about to come back: nothing is lost by waiting.
+		_, _, changed := e.runtime.see()
+		pause(ctx, changed, aliveEvery)
+	}
 }
 
 // definite turns errors which are certain to have had no effect into an ExecError that

@@ -11,12 +11,12 @@ import (
 // decide answers an approval (once or reject, never always) or a question, after looking
 // that it waits and belongs to the session named.
 func (e *Executor) decide(ctx context.Context, ep *endpoint, c wire.ExecCommand) (wire.ExecResult, error) {
-	if form := question; c.Kind == kindAllow {
-		if form = permission; !form.MatchString(c.RequestID) {
-			return wire.ExecResult{}, invalid("the approval's id is missing or malformed")
-		}
-	} else if !form.MatchString(c.RequestID) {
-		return wire.ExecResult{}, invalid("the question's id is missing or malformed")
+	form := question
+	if c.Kind == kindAllow {
+		form = permission
+	}
+	if !form.MatchString(c.RequestID) {
+		return wire.ExecResult{}, invalid("the request's id is missing or malformed")
 	}
 	s, err := e.known(ctx, ep, c.SessionID)
 	if err != nil {

@@ -278,6 +278,11 @@ func crash(t *testing.T, o Options) []wire.ExecTurn {
 		t.Fatal(err)
 	}
 	cmd.Wait() // killed
+	left, err := runFile{path: filepath.Join(o.StateDir, "opencode.run")}.read()
+	if err != nil || left == nil {
+		t.Fatalf("the crash left %+v, %v", left, err)
+	}
+	t.Cleanup(left.end) // whatever the test makes of it
 	return turns
 }
 
@@ -364,8 +369,15 @@ func TestNotAdopted(t *testing.T) {
 	if err := file.write(&reused); err != nil {
 		t.Fatal(err)
 	}
+	// In the user's own surroundings this time, which here are a folder as well.
+	home := t.TempDir()
+	o.Mode, o.Env = Own, append(o.Env, "HOME="+home, "XDG_DATA_HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_STATE_HOME="+home, "XDG_CACHE_HOME="+home)
 	d = startDesk(t, o)
-	d.create("", "works")
+	s := d.create("", "works")
+	d.ends(d.send(s, "say: in my own home"), wire.OutcomeDone)
+	if _, err := os.Stat(filepath.Join(home, "opencode")); err != nil {
+		t.Errorf("OpenCode kept its sessions elsewhere: %v", err)
+	}
 	if _, ok := startOf(stranger.Process.Pid); !ok {
 		t.Error("a process that only has the same id was killed")
 	}

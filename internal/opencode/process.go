@@ -125,6 +125,13 @@ func (p *process) end() {
 		}
 	}
 	p.sweep()
+	// Death by signal takes a moment; who comes next must not find them.
+	for range stopGrace / (10 * time.Millisecond) {
+		if !p.alive() && len(p.family()) == 0 {
+			return
+		}
+		pause(context.Background(), nil, 10*time.Millisecond)
+	}
 }
 
 // sweep ends what descends from a runtime that is gone: its shells are in sessions of

@@ -56,7 +56,7 @@ func (f *follower) resync(ctx context.Context, since time.Time) error {
 	if err := f.compareRequests(ctx); err != nil {
 		return err
 	}
-	return f.settleAll(ctx)
+	return f.settleAll(ctx, func(tracked) bool { return true })
 }
 
 // setState takes a session's state and reports a change.

@@ -9,11 +9,17 @@ import (
 	"cowork.example.com/broker/pkg/wire"
 )
 
-// settleAll looks at every session in which a turn or a request may have ended.
-func (f *follower) settleAll(ctx context.Context) error {
+// settleIdle looks at every idle session in which a turn or a request may have ended. In
+// a busy one only an earlier turn can be over, which onMessage sees.
+func (f *follower) settleIdle(ctx context.Context) error {
+	return f.settleAll(ctx, func(s tracked) bool { return s.state == wire.SessionIdle })
+}
+
+// settleAll looks at the chosen ones of the sessions with something open.
+func (f *follower) settleAll(ctx context.Context, which func(tracked) bool) error {
 	for _, id := range f.e.tracker.unsettled() {
 		s, ok := f.e.tracker.find(id)
-		if !ok || (s.state != wire.SessionIdle && len(f.e.tracker.openTurns(id)) < 2) {
+		if !ok || !which(s) {
 			continue
 		}
 		if err := f.settle(ctx, id); err != nil {

@@ -115,7 +115,7 @@ func (f *follower) follow(ctx context.Context) error {
 		case ev := <-events:
 			err = f.take(ctx, ev)
 		case <-tick.C:
-			err = f.settleAll(ctx)
+			err = f.settleIdle(ctx)
 		}
 		if err != nil {
 			cancel()
