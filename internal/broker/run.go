@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"cowork.example.com/broker/certs"
 	"cowork.example.com/broker/internal/audit"
 	"cowork.example.com/broker/internal/httpapi"
 	"cowork.example.com/broker/internal/limits"
@@ -253,6 +254,23 @@ func (b *running) issueCode(ctx context.Context, in wire.CodeIssue) (wire.CodeIs
 }
 
 // tls is the configuration of the public listeners, nil for plain HTTP.
-func (b *running) tls() (*tls.Config, error) { return nil, nil }
+func (b *running) tls() (*tls.Config, error) {
+	if b.cfg.TLSCert == "" {
+		return nil, nil
+	}
+	loader, err := certs.Load(b.cfg.TLSCert, b.cfg.TLSKey, b.cfg.Now, b.renewed)
+	if err != nil {
+		return nil, err
+	}
+	return loader.Config("h2", "http/1.1"), nil
+}
+
+func (b *running) renewed(err error) {
+	if err != nil {
+		b.cfg.Logger.Error("the TLS certificate could not be read again; the old one is still used", "error", err)
+		return
+	}
+	b.cfg.Logger.Info("the TLS certificate was renewed")
+}
 
 func (b *running) listenMetrics(context.Context) error { return nil }

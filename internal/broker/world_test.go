@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -73,8 +72,15 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-// start runs a broker until the test ends. edit may change its configuration.
+// start runs a broker until the test ends, beside other tests. edit may change its configuration.
 func start(t *testing.T, edit func(*Config)) *world {
+	t.Helper()
+	t.Parallel()
+	return startAlone(t, edit)
+}
+
+// startAlone is start for a test that must not run beside others.
+func startAlone(t *testing.T, edit func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, clock: &clock{}, dir: shortDir(t), logs: &logs{}}
 	w.cfg = Config{
@@ -328,10 +334,4 @@ func (s *stream) next(name string, into any) sseEvent {
 		}
 		return e
 	}
-}
-
-// isProblem says whether err is a problem with this code.
-func isProblem(err error, code string) bool {
-	p, ok := errors.AsType[*wire.Problem](err)
-	return ok && p.Code == code
 }

@@ -65,6 +65,9 @@ func (p *part) stop(reason string) {
 
 // write adds what is new to the stream's buffer, in bounds; more says that there is still something.
 func (p *part) write(ctx context.Context, st *stream) (more bool, err error) {
+	if p.end == "" && st.s.now().UnixMilli() >= p.caller.token.Expires {
+		p.stop(EndExpired)
+	}
 	if p.end == "" {
 		n := p.sub.take()
 		if p.first {
