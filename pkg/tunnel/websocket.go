@@ -75,7 +75,7 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) readError(err error) error {
 	var ce websocket.CloseError
 	if errors.As(err, &ce) {
-		c.peer.CompareAndSwap(nil, closeFrom(ce))
+		c.peer.CompareAndSwap(nil, closeFrom(ce.Code, ce.Reason))
 		return io.EOF
 	}
 	return err
@@ -136,17 +136,17 @@ func closeFrame(e *CloseError) (websocket.StatusCode, string) {
 
 // closeFrom is what a received close frame means. The code decides where it
 // can; a text that is no token is not passed on.
-func closeFrom(ce websocket.CloseError) *CloseError {
+func closeFrom(code websocket.StatusCode, text string) *CloseError {
 	e := &CloseError{Remote: true}
-	switch ce.Code {
+	switch code {
 	case codeReplaced:
 		e.Reason = ReasonReplaced
 	case codeConflict:
 		e.Reason = ReasonConflict
 	case codeRestart:
-		e.Reason, e.ComeBackIn = ReasonDrain, parseDrain(ce.Reason)
+		e.Reason, e.ComeBackIn = ReasonDrain, parseDrain(text)
 	case codeReason:
-		e.Reason = ce.Reason
+		e.Reason = text
 	default:
 		e.Reason = ReasonGoingAway
 	}
