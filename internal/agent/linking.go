@@ -21,13 +21,15 @@ const (
 	linkDay      = 24 * time.Hour
 )
 
+// CodeLinkDigits is the code of a *ControlError for wrong digits while entries are left.
+const CodeLinkDigits = "link_digits"
+
 // Codes of a *ControlError from linking.
 const (
 	codeLinkLive     = "link_live"
 	codeLinkNone     = "link_none"
 	codeLinkCap      = "link_cap"
 	codeLinkCooldown = "link_cooldown"
-	codeLinkDigits   = "link_digits"
 	codeLinkBurned   = "link_burned"
 	codeLinkOffline  = "link_offline"
 )

@@ -121,7 +121,7 @@ func (l *linker) wrongDigits(ctx context.Context) error {
 	if err := l.journal.Record(ctx, l.now(), []journal.Line{line}); err != nil {
 		return err
 	}
-	return &ControlError{Code: codeLinkDigits, Message: "these are not the digits that the device shows"}
+	return &ControlError{Code: CodeLinkDigits, Message: "these are not the digits that the device shows"}
 }
 
 // keep makes the surface durable. Its owner's yes to deciding opens the policy too: two lines of audit.

@@ -129,6 +129,9 @@ func ParsePolicy(raw []byte) (Policy, error) {
 	return p, nil
 }
 
+// PolicyFields are the names of a policy's fields, in the order of the document.
+func PolicyFields() []string { return slices.Clone(policyFields) }
+
 var policyFields = []string{
 	"allowRemotePrompts", "allowRemoteAbort", "remoteApprovals", "remoteQuestions", "exposeArtifactBodies",
 	"exposeLocalPaths", "exposeLocalMcpDetails", "allowRemoteAttachments", "showRequests", "history",
