@@ -14,7 +14,7 @@ const assignment = "name and value"
 const judged = 256
 
 // nameWords are parts of names that may say secret; nameKind decides.
-var nameWords = at("pass pwd secret credential token jwt otp mnemonic refresh key")
+var nameWords = at("pass pw cookie sessid jsessionid secret credential token jwt otp mnemonic refresh key")
 
 // nameAt is a name in a text.
 type nameAt struct {
@@ -50,6 +50,9 @@ func nameAround(s string, from, start, end int) nameAt {
 	}
 	for end < len(s) && isName(s[end]) {
 		end++
+	}
+	for end > start+1 && s[end-1] == '.' { // of a sentence
+		end--
 	}
 	if start > from && s[start-1] == ' ' && strings.EqualFold(s[start:min(end, start+3)], "key") {
 		before := start - 1
@@ -94,7 +97,7 @@ func (f *shape) findBehind(names []nameAt, s string, found []span) []span {
 func (f *shape) judge(s string, n nameAt, loc []int) span {
 	a, b := n.end+loc[2], n.end+loc[3]
 	if f.name != assignment {
-		if !f.ok([]string{s[n.start:b], s[a:b]}) {
+		if !f.ok([]string{s[n.start:n.end], s[a:b]}) {
 			return span{}
 		}
 		return span{a, valueEnd(s, b, "", len(s)), Mark}
@@ -138,6 +141,12 @@ func valueEnd(s string, start int, quote string, limit int) int {
 	return min(end, limit)
 }
 
+// isCode tells a variable or an expression from a value: it names a secret
+// itself, or has a bracket where no setting has one.
+func isCode(v, sign string) bool {
+	return holdsAny(strings.ToLower(v), secretEnd) && codeStart.MatchString(v) || sign != tight && strings.ContainsAny(v, "([{")
+}
+
 // tight is the sign of name=value without a space, as in files of settings,
 // query strings and environments; code has spaces, or a variable as value.
 const tight = "tight"
@@ -149,7 +158,13 @@ func assigned(kind kind, name, sign, v string, quoted bool) bool {
 		return random(v) && !isNumeral(v)
 	case placeholder(v), isNumeral(v) && strings.Contains(strings.ToLower(name), "token"):
 		return false
-	case random(v):
+	case quoted && strings.IndexByte(" +),;.", v[0]) >= 0: // the quote ended something
+		return false
+	case !quoted && strings.ToUpper(name) != name && isCode(v, sign):
+		return false
+	case strings.EqualFold(name, "pass"): // or it counts tests
+		return (quoted || sign == tight) && hasLetter(v)
+	case random(v), isPassword(name) && hasDigit(v) && hasLetter(v):
 		return true
 	case quoted:
 		return strings.ContainsFunc(v, isWord) && (!strings.Contains(v, " ") || strings.Contains(strings.ToLower(name), "phrase"))
@@ -157,6 +172,9 @@ func assigned(kind kind, name, sign, v string, quoted bool) bool {
 	// After a colon or in code a word may be a type, a variable or prose.
 	switch sign {
 	case tight:
+		if strings.ToUpper(name) == name { // a variable of the environment
+			return !strings.EqualFold(v, name)
+		}
 		return nameKind(v) == harmless && !strings.Contains(v, "(")
 	case "=":
 		return !codeWord.MatchString(v) || strings.ToUpper(name) == name

@@ -15,6 +15,11 @@ func value(m []string) string { return m[secretGroup(m)] }
 // mixed wants a digit and a letter: prose and style names have none.
 func mixed(m []string) bool { return hasDigit(value(m)) && hasLetter(value(m)) }
 
+// modelKey is mixed, and not the name of an SSH key kept on a security key.
+func modelKey(m []string) bool {
+	return mixed(m) && !strings.HasPrefix(m[0], "sk-ssh-") && !strings.HasPrefix(m[0], "sk-ecdsa-")
+}
+
 // valued wants anything but a placeholder.
 func valued(m []string) bool { return !placeholder(value(m)) }
 
@@ -25,6 +30,22 @@ func notNumeral(m []string) bool { return valued(m) && !isNumeral(value(m)) }
 func likely(m []string) bool {
 	v := strings.TrimRight(value(m), ".,;:!?)")
 	return !placeholder(v) && random(v)
+}
+
+// told wants what a sentence says of a secret: random, or after the name of a
+// password a word with a digit.
+func told(m []string) bool {
+	v := strings.TrimRight(value(m), ".,;:!?)")
+	return likely(m) || isPassword(m[0]) && mixed([]string{v}) && !placeholder(v)
+}
+
+// bare is told for a value that follows the name of a password at once.
+func bare(m []string) bool {
+	v := strings.TrimRight(value(m), ".,;:!?)")
+	if !mixed([]string{v}) || placeholder(v) {
+		return false
+	}
+	return isPassword(m[0]) && len(v) >= 6 || len(v) >= 20 && random(v)
 }
 
 // header takes a whole header value with its scheme.
@@ -54,6 +75,9 @@ func basic(m []string) bool {
 
 // codeWord is an identifier, a call or a path of them: what code assigns.
 var codeWord = regexp.MustCompile(`^[A-Za-z_$][\w$]*(?:(?:\.|::|->|\[)[\w$]*\]?)*(?:\(.*)?$`)
+
+// codeStart is the beginning of an identifier or of a reference to one.
+var codeStart = regexp.MustCompile(`^&?[A-Za-z_$][\w$.\[\]:>-]*$`)
 
 // stand are words that stand where a secret will be, or for its absence.
 var stand = set(`string str text bytes byte int integer number bool boolean any object true false null nil none undefined required optional

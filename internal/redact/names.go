@@ -25,12 +25,14 @@ func set(words string) map[string]bool {
 
 var (
 	// secretWord makes a name secret wherever it stands in it.
-	secretWord = set(`password passwords passwd passwort passphrase pwd secret secrets credential credentials
+	secretWord = set(`password passwords passwd passwort passphrase pwd pw jsessionid phpsessid secret secrets credential credentials
 		authorization cookie cookies bearer jwt otp mnemonic refresh apikey authkey privatekey secretkey accesskey`)
 	// secretEnd does so at the end of a word written without its borders: PGPASSWORD, authtoken.
-	secretEnd = []string{"password", "passwd", "passphrase", "secret", "apikey", "token", "credentials"}
+	secretEnd = []string{"password", "passwd", "passphrase", "secret", "apikey", "privatekey", "token", "credentials", "sessid"}
+	// passwordWord says that a person chose the secret: a word with a digit is one.
+	passwordWord = set("password passwords passwd passwort passphrase pwd pw pass pgpassword")
 	// keyBefore makes "key" after it secret: api key, private-key.
-	keyBefore = set(`api access private secret signing encryption auth account master session client service deploy shared storage admin`)
+	keyBefore = set(`api access private secret signing encryption auth account master session client service deploy consumer shared storage admin`)
 	// about at the end makes a name one that is about a secret and holds none: token_type, passwordPolicy.
 	about = set(`type types endpoint endpoints url uri urls name names policy expires expiry expiration expired at on length len
 		count counts limit limits file files path paths dir folder method methods scheme scope scopes hint hints env var variable required
@@ -97,6 +99,9 @@ func nameKind(name string) kind {
 }
 
 func hasSecretWord(ws []string) bool {
+	if ws[len(ws)-1] == "pass" {
+		return true
+	}
 	for i, w := range ws {
 		// refresh is a secret alone, or with a word that is: refreshInterval is none.
 		if secretWord[w] && (w != "refresh" || len(ws) == 1) {
@@ -112,6 +117,11 @@ func hasSecretWord(ws []string) bool {
 		}
 	}
 	return false
+}
+
+// isPassword reports whether a name is that of a password.
+func isPassword(name string) bool {
+	return slices.ContainsFunc(words(name), func(w string) bool { return passwordWord[w] })
 }
 
 var (

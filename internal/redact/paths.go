@@ -9,7 +9,7 @@ var (
 	// roots are first segments that exist on machines and hardly in routes.
 	roots = set(`bin boot dev etc home lib lib64 media mnt nix opt private proc root run sbin snap srv sys tmp usr var
 		Users Volumes Applications Library System Network cores workspace workspaces vercel home2 export exports
-		scratch snapshots vagrant builds nfs gluster data1 data2 cygdrive mingw64 storage sdcard c d e`)
+		scratch data work builds snapshots vagrant builds nfs gluster data1 data2 cygdrive mingw64 storage sdcard c d e`)
 	// routes are first segments of URLs: without a root and an extension they are no path.
 	routes = set(`api v1 v2 v3 v4 rest graphql rpc auth oauth oauth2 login logout users user static assets public .well-known
 		health healthz metrics admin docs search callback webhook webhooks events stream session sessions messages p w`)

@@ -25,12 +25,12 @@ func must(expr string) *regexp.Regexp { return regexp.MustCompile(expr) }
 // scanners can find them; the other half is found by the words around it.
 var shapes = []shape{
 	// by what the secret looks like
-	{"OpenAI, Anthropic, OpenRouter key", at("sk-"), must(`\bsk-[A-Za-z0-9_-]{18,}`), mixed, nil},
+	{"OpenAI, Anthropic, OpenRouter key", at("sk-"), must(`\bsk-[A-Za-z0-9_-]{18,}`), modelKey, nil},
 	{"GitHub token", at("ghp_ gho_ ghu_ ghs_ ghr_"), must(`\bgh[pousr]_[A-Za-z0-9]{20,}`), nil, nil},
 	{"GitHub fine-grained token", at("github_pat_"), must(`\bgithub_pat_[A-Za-z0-9_]{20,}`), nil, nil},
 	{"GitLab token", at("glpat- gldt- glrt- glptt- glcbt- glsoat- glft- glimt- glagent-"), must(`\bgl(?:pat|dt|rt|ptt|cbt|soat|ft|imt|agent)-[A-Za-z0-9_.-]{18,}`), nil, nil},
-	{"Slack token", at("xox xapp-"), must(`\b(?:xox[abceoprsd](?:\.xox[a-z])?|xapp)-[A-Za-z0-9-]{10,}`), nil, nil},
-	{"Slack or Discord webhook", at("hooks.slack.com discord"), must(`(?:hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/)([A-Za-z0-9_/-]{20,})`), nil, nil},
+	{"Slack token", at("xox xapp-"), must(`\b(?:xox[abceoprsd](?:\.xox[a-z])?|xapp)-[A-Za-z0-9_-]{10,}`), nil, nil},
+	{"webhook", at("hooks discord webhook"), must(`(?:hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/|hooks\.zapier\.com/hooks/catch/|office(?:365)?\.com/webhook(?:b2)?/)([A-Za-z0-9_/@-]{10,})`), nil, nil},
 	{"AWS key id", at("akia asia abia acca"), must(`\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b`), nil, nil},
 	{"Google key", at("aiza"), must(`\bAIza[0-9A-Za-z_-]{30,}`), nil, nil},
 	{"Google OAuth", at("ya29. gocspx- 1//0"), must(`(?:\bya29\.|\bGOCSPX-|\b1//0)[0-9A-Za-z_-]{20,}`), nil, nil},
@@ -68,6 +68,15 @@ var shapes = []shape{
 	{"netrc", at("password"), must(`(?i)\blogin\s+\S+\s+password\s+(\S+)`), valued, nil},
 	{"registry login", at("auth"), must(`"_?auth"\s{0,3}:\s{0,3}"([A-Za-z0-9+/]{16,}={0,2})"`), nil, nil},
 	{"private key in hex", at("key"), must(`(?i)\b(?:private|secret|signing|master|encryption|seed|wallet)[ _-]?key(?:\W{0,3}hex)?\W{1,6}(?:(?:is|was)\W{1,3})?((?:0x)?[0-9a-f]{32,128})\b`), nil, nil},
+	{"hex that is a private key", at("is"), must(`(?i)\b((?:0x)?[0-9a-f]{64})\s+is\s+(?:the|my|our|a)\s+(?:private|secret)`), nil, nil},
+	{"extended private key", at("xprv"), must(`\b[xyzt]prv[A-Za-z0-9]{90,}`), nil, nil},
+	{"PuTTY key", at("private-lines"), must(`Private-Lines: \d+\s+([A-Za-z0-9+/=\s]{20,})`), nil, nil},
+	{"SQL password", at("identified"), must(`(?i)\bidentified\s+(?:with\s+\S+\s+)?by\s+["']([^"'\n]+)`), valued, nil},
+	{"asked for", at(" for "), must(`(?i)\bpass(?:word|phrase)\s+for\s+[^\s:]+:\s+([^\s"']+)`), valued, nil},
+	{"openssl password", at("pass:"), must(`-pass(?:in|out|word)?[ =]pass:(\S+)`), valued, nil},
+	{"login of a variable", at("_auth="), must(`\b[A-Z][A-Z0-9_]*_AUTH=["']?([^\s"']+)`), valued, nil},
+	{"one-time code", at("code pin"), must(`(?i)\b(?:(?:verification|security|confirmation|one[- ]time|login|2fa|mfa|otp)[- ](?:code|pin|passcode)|pin|passcode)(?:\s+is|:)?\s+(\d{4,8})\b`), nil, nil},
+	{"one-time code before its name", at("is your"), must(`(?i)\b(\d{4,8})\s+is\s+your\b[^.\n]{0,40}\b(?:code|pin)\b`), nil, nil},
 	{"seed phrase", at("seed mnemonic recovery"), must(`(?i)\b(?:seed|mnemonic|recovery)(?:[ _-]?(?:phrase|words))?["']?\s{0,3}[:=]\s{0,3}["']?((?:[a-z]{3,8}[ \t]+){11,23}[a-z]{3,8})`), nil, nil},
 	{"pgpass line", at(":5432: :*:"), must(`(?m)^[\w.*-]+:(?:\d+|\*):[\w*-]+:[\w*-]+:(\S+)$`), nil, nil},
 
@@ -75,8 +84,10 @@ var shapes = []shape{
 	{assignment, nameWords, must(`^(?:\\?["'])?\]?[ \t]{0,4}(=>|:=|==|=|:)[ \t]{0,4}`), nil, after("")},
 	{"flag and value", nameWords, must(`^[ \t]+["']?([^\s"'-][^\s"']*)`), valued, after("--")},
 	{"element and value", nameWords, must(`^(?:\s[^<>]*)?>([^<>\n]+)</`), valued, after("<")},
-	{"in a sentence", nameWords, must(`^\s+(?:is|was|of)(?:\s+now)?:?\s+["'` + "`" + `]?([^\s"'` + "`" + `]{4,})`), likely, after("")},
-	{"in quotes after its name", nameWords, must(`^\s+["'` + "`" + `]([^\s"'` + "`" + `]{4,})["'` + "`" + `]`), likely, after("")},
+	{"element of that name", nameWords, must(`^["']\s*>([^<>\n]+)</`), valued, after("")},
+	{"in a sentence", nameWords, must(`^\s+(?:is|was|of)(?:\s+now)?:?\s+["'` + "`" + `]?([^\s"'` + "`" + `]{4,})`), told, after("")},
+	{"in quotes after its name", nameWords, must(`^\s+["'` + "`" + `]([^\s"'` + "`" + `]{4,})["'` + "`" + `]`), told, after("")},
+	{"after its name", nameWords, must(`^[ \t]+([^\s"'` + "`" + `:=]{6,})(?:\s|$)`), bare, after("")},
 }
 
 // secretSpans finds every secret of s. Its time is linear in s: each

@@ -203,7 +203,7 @@ func (w *walk) member(key string, v any, at place, shape objectShape) any {
 	at.mcp = at.mcp || slices.Contains(words(key), "mcp") || strings.HasPrefix(p, "mcpserver")
 	switch k := nameKind(key); {
 	case k == secret:
-		return w.secretMember(v)
+		return w.secretMember(p, v)
 	case strings.HasSuffix(p, "auth") && isRandom(v):
 		return Mark
 	case k != harmless || at.kind != tokens:
@@ -228,10 +228,13 @@ func isRandom(v any) bool {
 	return ok && len(s) >= 16 && random(s)
 }
 
-// secretMember keeps only what cannot be a secret: a switch.
-func (w *walk) secretMember(v any) any {
-	if b, ok := v.(bool); ok {
-		return b
+// secretMember keeps only what cannot be a secret: a switch, and how many
+// tests pass.
+func (w *walk) secretMember(key string, v any) any {
+	_, isSwitch := v.(bool)
+	_, isText := v.(string)
+	if isSwitch || key == "pass" && !isText {
+		return w.value(v, place{depth: MaxDepth})
 	}
 	return Mark
 }

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"os"
 
-	"golang.org/x/term"
-
 	"cowork.example.com/broker/internal/redact"
 )
 
@@ -48,9 +46,15 @@ func ParseLevel(s string) (slog.Level, error) {
 	return l, nil
 }
 
+// isTerminal takes every character device but the null one for a terminal:
+// for the form of a log that is exact enough.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	if !ok || f.Name() == os.DevNull {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // hide replaces what an attribute must not show. Values whose type tells how
