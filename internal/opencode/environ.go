@@ -51,5 +51,8 @@ func (e *Executor) passes(v string) bool {
 	if e.opts.Mode != Isolated {
 		return true
 	}
+	if strings.HasPrefix(v, "OPENCODE_CONFIG=") {
+		return true // said on purpose: which providers and permissions
+	}
 	return !strings.HasPrefix(v, "OPENCODE") && !strings.HasPrefix(v, "XDG_") && !strings.HasPrefix(v, "HOME=")
 }

@@ -50,7 +50,7 @@ type Options struct {
 	Projects []wire.ExecProject
 	// Environ is the environment of the runtime (usually os.Environ()); variables of
 	// this program and of OpenCode's server are taken out. Isolated takes out all of
-	// OpenCode's own. Env is added at the end.
+	// OpenCode's own but OPENCODE_CONFIG. Env is added at the end.
 	Environ, Env []string
 	// Turns and Requests are those whose end is not in the journal, Since is when the
 	// last event was journalled (zero: no catching up beyond those).

@@ -99,7 +99,7 @@ func TestProject(t *testing.T) {
 
 func TestEnviron(t *testing.T) {
 	around := []string{
-		"PATH=/bin", "HOME=/home/u", "XDG_DATA_HOME=/home/u/data", "OPENCODE_CONFIG=/home/u/c", "OPENCODE_SERVER_PASSWORD=theirs",
+		"PATH=/bin", "HOME=/home/u", "XDG_DATA_HOME=/home/u/data", "OPENCODE_CONFIG=/home/u/c", "OPENCODE_PURE=0", "OPENCODE_SERVER_PASSWORD=theirs",
 		"DESKTOP_AGENT_CODE=secret", "BROKER_PEPPER=secret", "SURFACE_TOKEN=secret", "COWORK_RUNTIME=other", "PROVIDER_KEY=k",
 	}
 	p := &process{Password: "ours", Marker: "m"}
@@ -108,12 +108,14 @@ func TestEnviron(t *testing.T) {
 		want, none []string
 	}{
 		{
-			Own, []string{"PATH=/bin", "HOME=/home/u", "XDG_DATA_HOME=/home/u/data", "OPENCODE_CONFIG=/home/u/c", "PROVIDER_KEY=k"},
+			Own,
+			[]string{"PATH=/bin", "HOME=/home/u", "XDG_DATA_HOME=/home/u/data", "OPENCODE_CONFIG=/home/u/c", "PROVIDER_KEY=k"},
 			[]string{"OPENCODE_DISABLE_PROJECT_CONFIG"},
 		},
 		{
-			Isolated, []string{"PATH=/bin", "PROVIDER_KEY=k", "OPENCODE_DISABLE_PROJECT_CONFIG=1", "OPENCODE_DISABLE_MODELS_FETCH=1"},
-			[]string{"HOME=/home/u", "XDG_DATA_HOME=/home/u", "OPENCODE_CONFIG=/home/u"},
+			Isolated,
+			[]string{"PATH=/bin", "PROVIDER_KEY=k", "OPENCODE_CONFIG=/home/u/c", "OPENCODE_DISABLE_PROJECT_CONFIG=1", "OPENCODE_DISABLE_MODELS_FETCH=1"},
+			[]string{"HOME=/home/u", "XDG_DATA_HOME=/home/u", "OPENCODE_PURE"},
 		},
 	} {
 		e, err := New(Options{
@@ -138,7 +140,7 @@ func TestEnviron(t *testing.T) {
 			}
 		}
 	}
-	if len(around) != 10 || around[4] != "OPENCODE_SERVER_PASSWORD=theirs" {
+	if len(around) != 11 || around[5] != "OPENCODE_SERVER_PASSWORD=theirs" {
 		t.Error("the caller's environment was changed")
 	}
 }

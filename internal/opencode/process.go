@@ -51,7 +51,7 @@ func (p *process) own(cmd *exec.Cmd) {
 	p.Start, _ = startOf(p.PID)
 	p.done = make(chan struct{})
 	go func() {
-		cmd.Wait() // it reaps; how it ended does not matter
+		_ = cmd.Wait() // it reaps; how it ended does not matter
 		close(p.done)
 	}()
 }
@@ -207,13 +207,13 @@ func (f runFile) write(p *process) error {
 		err = os.Rename(tmp.Name(), f.path)
 	}
 	if err != nil {
-		os.Remove(tmp.Name())
+		_ = os.Remove(tmp.Name()) // the first error counts
 	}
 	return err
 }
 
 func (f runFile) remove() error {
-	os.Remove(f.pidPath())
+	_ = os.Remove(f.pidPath()) // without the run file it means nothing
 	if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

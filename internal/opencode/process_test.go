@@ -149,8 +149,10 @@ func TestRunFile(t *testing.T) {
 	if err != nil || got.PID != 7 || got.Start != "s" || got.Password != "pw" || got.Port != 4 || got.Marker != "m" || !got.Started.Equal(want.Started) {
 		t.Errorf("read %+v, %v", got, err)
 	}
-	for _, bad := range []string{"", "{", "null", `{"port":0,"marker":"m"}`, `{"port":70000,"marker":"m"}`, `{"port":1}`, `{"pid":-1,"port":1,"marker":"m"}`,
-		`{"pid":1,"port":1,"marker":"` + strings.Repeat("m", maxRunFile) + `"}`} {
+	for _, bad := range []string{
+		"", "{", "null", `{"port":0,"marker":"m"}`, `{"port":70000,"marker":"m"}`, `{"port":1}`, `{"pid":-1,"port":1,"marker":"m"}`,
+		`{"pid":1,"port":1,"marker":"` + strings.Repeat("m", maxRunFile) + `"}`,
+	} {
 		if err := os.WriteFile(f.path, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}

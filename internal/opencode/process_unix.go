@@ -20,14 +20,15 @@ func detachedCommand(pidPath, binary string, args []string) *exec.Cmd {
 func terminate(pid int) { signal(pid, syscall.SIGTERM) }
 func kill(pid int)      { signal(pid, syscall.SIGKILL) }
 
-// signal goes to the group when the process leads one, else to the process alone.
+// signal goes to the group when the process leads one, else to the process alone. That it
+// may be gone by now is no error.
 func signal(pid int, sig syscall.Signal) {
 	if pid <= 1 {
 		return
 	}
 	if group, err := syscall.Getpgid(pid); err == nil && group == pid {
-		syscall.Kill(-pid, sig)
+		_ = syscall.Kill(-pid, sig)
 		return
 	}
-	syscall.Kill(pid, sig)
+	_ = syscall.Kill(pid, sig)
 }

@@ -22,10 +22,23 @@ func TestKinds(t *testing.T) {
 		name string
 		run  func(*testing.T, *desk)
 	}{
-		{"prompt", testPrompt}, {"history", testHistory}, {"repeat", testRepeat}, {"allow", testAllow}, {"deny", testDeny},
-		{"question", testQuestion}, {"abort", testAbort}, {"abort while waiting", testAbortWaiting}, {"fail", testFail},
-		{"retry", testRetry}, {"subagent", testSubagent}, {"queue", testQueue}, {"projects", testProjects},
-		{"refusals", testRefusals}, {"find", testFind}, {"find decisions", testFindDecisions}, {"sockets", testSockets},
+		{"prompt", testPrompt},
+		{"history", testHistory},
+		{"repeat", testRepeat},
+		{"allow", testAllow},
+		{"deny", testDeny},
+		{"question", testQuestion},
+		{"abort", testAbort},
+		{"abort while waiting", testAbortWaiting},
+		{"fail", testFail},
+		{"retry", testRetry},
+		{"subagent", testSubagent},
+		{"queue", testQueue},
+		{"projects", testProjects},
+		{"refusals", testRefusals},
+		{"find", testFind},
+		{"find decisions", testFindDecisions},
+		{"sockets", testSockets},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			sub := &desk{Executor: d.Executor, t: t, more: make(chan struct{})}

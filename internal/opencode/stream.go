@@ -119,7 +119,7 @@ func (f *follower) follow(ctx context.Context) error {
 		}
 		if err != nil {
 			cancel()
-			<-ended
+			<-ended //nolint:errcheck // the reader has stopped; why is known
 			return err
 		}
 	}

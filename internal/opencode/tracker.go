@@ -148,13 +148,6 @@ func (t *tracker) heard(now time.Time) (before time.Time) {
 	return before
 }
 
-// lastHeard is when the stream last said anything; zero when it never did.
-func (t *tracker) lastHeard() time.Time {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.last
-}
-
 // openTurn adds a turn unless it is known or has ended.
 func (t *tracker) openTurn(sessionID, ref string, created time.Time) {
 	t.mu.Lock()

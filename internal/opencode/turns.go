@@ -33,30 +33,22 @@ type evidence struct {
 // idleness only permits the question, since one turn may be followed by two idles and an
 // idle may belong to the turn before.
 func verdict(e evidence) (outcome string, over bool) {
-	calm := func(d time.Duration) bool { return e.later || e.reborn || (e.idle >= d && e.age >= d) }
 	if e.idle < 0 && !e.later {
 		return "", false
 	}
 	if e.answer == nil {
-		return verdictUnanswered(e, calm)
+		return verdictUnanswered(e)
 	}
-	if failure := present(e.answer.Info.Error); failure != nil {
-		if errorName(failure) == "MessageAbortedError" {
-			return wire.OutcomeAborted, true
-		}
-		return wire.OutcomeError, true
+	if outcome := final(*e.answer); outcome != "" {
+		return outcome, true
 	}
-	complete := e.answer.Info.Time.Completed > 0
 	patience := unansweredAfter
 	if e.watched || e.aborted {
 		patience = settleAfter
 	}
+	complete := e.answer.Info.Time.Completed > 0
 	switch {
-	case complete && e.answer.Info.Finish == "":
-		return wire.OutcomeAborted, true // an abort between two tries of a model call leaves no error
-	case complete && (e.answer.Info.Finish != "tool-calls" || turnedDown(*e.answer)):
-		return wire.OutcomeDone, true
-	case !calm(patience):
+	case !e.calm(patience):
 		return "", false
 	case complete && !e.reborn && (e.watched || e.later):
 		return wire.OutcomeDone, true
@@ -64,15 +56,38 @@ func verdict(e evidence) (outcome string, over bool) {
 	return wire.OutcomeInterrupted, true
 }
 
+// calm says whether nothing more can be expected, at the latest after the time d.
+func (e evidence) calm(d time.Duration) bool {
+	return e.later || e.reborn || (e.idle >= d && e.age >= d)
+}
+
+// final reads the outcome from an answer that says it itself; empty when it does not.
+func final(m message) string {
+	failure := present(m.Info.Error)
+	switch {
+	case errorName(failure) == "MessageAbortedError":
+		return wire.OutcomeAborted
+	case failure != nil:
+		return wire.OutcomeError
+	case m.Info.Time.Completed == 0:
+		return ""
+	case m.Info.Finish == "": // an abort between two tries of a model call leaves no error
+		return wire.OutcomeAborted
+	case m.Info.Finish != "tool-calls" || turnedDown(m):
+		return wire.OutcomeDone
+	}
+	return ""
+}
+
 // verdictUnanswered judges a message which nothing answers: it was dropped by an abort,
 // taken together with a later message, or its runtime ended.
-func verdictUnanswered(e evidence, calm func(time.Duration) bool) (string, bool) {
+func verdictUnanswered(e evidence) (string, bool) {
 	switch {
-	case e.aborted && calm(settleAfter):
+	case e.aborted && e.calm(settleAfter):
 		return wire.OutcomeAborted, true
 	case e.later:
 		return wire.OutcomeDone, true
-	case calm(unansweredAfter):
+	case e.calm(unansweredAfter):
 		return wire.OutcomeInterrupted, true
 	}
 	return "", false
