@@ -188,17 +188,20 @@ func (e *linkError) Unwrap() error { return e.err }
 
 // failed ends a link whose agent did not answer as it must, and tries again later when it was the store.
 func (k *desk) failed(what string, err error) {
-	if k.link.Err() != nil {
-		return
+	if k.link.Err() != nil || errors.Is(err, tunnel.ErrDraining) {
+		return // it ends anyway
 	}
 	if _, ok := errors.AsType[*linkError](err); ok {
 		k.d.log.Warn("a desktop did not answer", "pairing", k.pairing, "what", what, "error", err)
 		k.link.Close(what + "_failed")
 		return
 	}
-	if c := mailbox.CodeOf(err); c == mailbox.Fenced || c == mailbox.Closed {
+	switch mailbox.CodeOf(err) {
+	case mailbox.Fenced:
 		k.link.Close("fenced")
 		return
+	case mailbox.Closed:
+		return // whoever revoked the pairing tells the desktop, and cuts the link then
 	}
 	k.d.log.Error("the store failed a link", "pairing", k.pairing, "what", what, "error", err)
 	time.AfterFunc(retryStore, k.kick)

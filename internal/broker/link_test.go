@@ -160,7 +160,7 @@ func TestTypedCodesPauseAndLinksGoOn(t *testing.T) {
 	w := start(t, func(c *Config) { c.Limits = lifted(limits.Claim) })
 	d := w.enrol()
 	d.connect()
-	for range 101 {
+	for range 130 { // 100, and what the minute gives back meanwhile
 		w.refused(http.MethodPost, wire.PathLinkClaim, "", w.unknownLink(), 403, wire.CodeBadCode)
 	}
 	_, right := w.newClaim(d.openLink(proof.ModeCode, proof.ScopePrompt), proof.ModeCode, proof.ScopePrompt)

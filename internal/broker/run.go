@@ -17,6 +17,7 @@ import (
 	"cowork.example.com/broker/internal/limits"
 	"cowork.example.com/broker/internal/mailbox"
 	"cowork.example.com/broker/internal/store/sqlite"
+	"cowork.example.com/broker/internal/telemetry"
 	"cowork.example.com/broker/pkg/pairing"
 	"cowork.example.com/broker/pkg/proof"
 	"cowork.example.com/broker/pkg/tunnel"
@@ -28,6 +29,8 @@ const (
 	comeBackIn = 2 * time.Second
 	// drainTime is how long open calls and streams may take to end.
 	drainTime = 5 * time.Second
+	// adminTime is how long an answer of the admin listener may take.
+	adminTime = 2 * time.Minute
 	// startTime bounds opening the store and recovering from a crash.
 	startTime = 5 * time.Minute
 )
@@ -273,4 +276,22 @@ func (b *running) renewed(err error) {
 	b.cfg.Logger.Info("the TLS certificate was renewed")
 }
 
-func (b *running) listenMetrics(context.Context) error { return nil }
+// listenMetrics opens the admin listener: metrics, readiness, profiles; on loopback only, with its own writing time,
+// since a profile takes as long as it was asked to.
+func (b *running) listenMetrics(ctx context.Context) error {
+	if b.cfg.MetricsAddr == "" {
+		return nil
+	}
+	ready := func(ctx context.Context) error {
+		_, _, err := b.store.Lines(ctx, 0, 1)
+		return err
+	}
+	build := telemetry.BuildInfo()
+	e, err := listen(ctx, b.cfg.MetricsAddr, nil, telemetry.AdminHandler(telemetry.NewRegistry(build), build, ready), b.cfg.Logger)
+	if err != nil {
+		return err
+	}
+	e.server.WriteTimeout = adminTime
+	b.metrics, b.endpoints = e.url, append(b.endpoints, e)
+	return nil
+}

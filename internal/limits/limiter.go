@@ -73,7 +73,7 @@ func (l *Limiter) hit(name Name, keys []string, count bool) (time.Duration, bool
 	full := make([]time.Time, len(keys))
 	for i := range keys {
 		keys[i] = place(bucket, keys[i], now)
-		full[i] = later(bucket[keys[i]], now).Add(step)
+		full[i] = later(r.sane(bucket[keys[i]], now), now).Add(step)
 		if over := full[i].Sub(now) - r.Window; over > 0 {
 			return over, false
 		}
@@ -84,6 +84,15 @@ func (l *Limiter) hit(name Name, keys []string, count bool) (time.Duration, bool
 		}
 	}
 	return 0, true
+}
+
+// sane forgets a count from the future: a bucket is never further than its window from being full, unless the clock
+// was set back.
+func (r Rule) sane(full, now time.Time) time.Time {
+	if full.Sub(now) > r.Window {
+		return now
+	}
+	return full
 }
 
 // place returns the key to count under: its own while there is room.

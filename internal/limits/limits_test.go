@@ -175,3 +175,19 @@ func TestTableIsWhatIsEnforced(t *testing.T) {
 		}
 	}
 }
+
+func TestClockSetBackLocksNobodyOut(t *testing.T) {
+	l, c := fixture()
+	for range 5 {
+		l.Allow(Claim, "192.0.2.1")
+	}
+	c.t = c.t.Add(-time.Hour)
+	for i := range 10 {
+		if _, ok := l.Allow(Claim, "192.0.2.1"); !ok {
+			t.Fatalf("hit %d refused after the clock was set back", i+1)
+		}
+	}
+	if _, ok := l.Allow(Claim, "192.0.2.1"); ok {
+		t.Error("the rate was lifted for good")
+	}
+}
