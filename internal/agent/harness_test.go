@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -248,8 +247,8 @@ func (d *desktop) start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }()
 	d.agent, d.run = a, a.list[0]
+	go func() { ended <- a.Run(ctx) }()
 	d.stop = func() {
 		cancel()
 		select {
@@ -596,7 +595,14 @@ func (c *fakeConn) Call(ctx context.Context, _ tunnel.Class, req []byte) ([]byte
 func (c *fakeConn) Serve(h tunnel.Handler) { c.handler = h; close(c.served) }
 func (c *fakeConn) Done() <-chan struct{}  { return c.done }
 func (c *fakeConn) Err() error             { return errCut }
-func (c *fakeConn) Close(string)           { c.once.Do(func() { close(c.done) }) }
+func (c *fakeConn) Close(string) {
+	c.once.Do(func() {
+		close(c.done)
+		c.broker.mu.Lock()
+		defer c.broker.mu.Unlock()
+		c.broker.changed()
+	})
+}
 
 func (c *fakeConn) isDone() bool {
 	select {
@@ -671,23 +677,29 @@ func (d *desktop) row(command string) journal.Row {
 	return row
 }
 
+// settled waits until ok holds; what it looks at tells nobody when it changes.
+func (d *desktop) settled(what string, ok func() bool) {
+	d.t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			d.t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
 func (d *desktop) client() *Client { return NewClient(d.dir) }
 
 // ready waits for the control socket.
 func (d *desktop) ready() *Client {
 	d.t.Helper()
-	path := filepath.Join(d.dir, SocketName)
-	deadline := time.After(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if _, err := d.client().Status(context.Background()); err == nil {
-			return d.client()
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			d.t.Fatalf("no control socket at %s", path)
-		}
-	}
+	d.settled("the control socket", func() bool {
+		_, err := d.client().Status(context.Background())
+		return err == nil
+	})
+	return d.client()
 }
