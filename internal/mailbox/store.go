@@ -89,8 +89,8 @@ type EventReader interface {
 	Batches(p PairingID, after uint64, limit int) ([]Batch, error)
 	// BatchBySeq returns the batch of an event epoch's seq, or NotFound.
 	BatchBySeq(PairingID, EventEpochID, uint64) (Batch, error)
-	// OpenRequests returns, in the order of their cursors, the newest request.open batch of each request without a
-	// close, at most MaxOpenRequests.
+	// OpenRequests returns, in the order of their cursors, the request.open batches of each request without a close, at
+	// most MaxOpenRequests: those of the newest epoch that opened it, one for each key.
 	OpenRequests(PairingID) ([]Batch, error)
 	// NewestEpoch returns the event epoch that was begun last and the highest Seq stored of it; zero when none.
 	NewestEpoch(PairingID) (EventEpochID, uint64, error)
@@ -103,8 +103,8 @@ type EventReader interface {
 
 // EventWriter changes the event log.
 type EventWriter interface {
-	// AppendBatch stores a batch under the pairing's next cursor and returns it. A request.open takes the place of an
-	// older one of the same request among the open ones, and of the oldest of all when there are MaxOpenRequests; a
+	// AppendBatch stores a batch under the pairing's next cursor and returns it. A request.open takes the place of
+	// those of the same request in other epochs among the open ones, and of the oldest of all when there are MaxOpenRequests; a
 	// request.closed removes it. Of the classes request.open, request.closed and turn.ended the line must be given.
 	AppendBatch(p PairingID, b Batch, now time.Time, line *audit.Entry) (cursor uint64, err error)
 	// BeginEpoch stores a new event epoch, which becomes the newest, and its boxes.

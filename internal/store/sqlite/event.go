@@ -90,7 +90,7 @@ func (t *tx) AppendBatch(p mailbox.PairingID, b mailbox.Batch, now time.Time, li
 		return 0, found(err)
 	}
 	open := b.Class == mailbox.ClassRequestOpen
-	if err := t.closeRequests(p, b, open); err != nil {
+	if err := t.closeRequests(p, b, epoch, open); err != nil {
 		return 0, err
 	}
 	_, err = t.w.Exec("INSERT INTO event_batches (pairing, cursor, epoch, seq, class, request, time, stored, open, bytes)"+
@@ -102,12 +102,14 @@ func (t *tx) AppendBatch(p mailbox.PairingID, b mailbox.Batch, now time.Time, li
 	return cursor, t.Note(*line)
 }
 
-// closeRequests takes requests out of the open ones: the one that b names, and the oldest when there is no room.
-func (t *tx) closeRequests(p mailbox.PairingID, b mailbox.Batch, open bool) error {
+// closeRequests takes requests out of the open ones: the one that b names, and the oldest when there is no room. A
+// request is opened twice in an epoch, once for each of its keys: an opening replaces those of other epochs.
+func (t *tx) closeRequests(p mailbox.PairingID, b mailbox.Batch, epoch int64, open bool) error {
 	if b.Request == "" {
 		return nil
 	}
-	_, err := t.w.Exec("UPDATE event_batches SET open = 0 WHERE pairing = ? AND open = 1 AND request = ?", p[:], []byte(b.Request))
+	_, err := t.w.Exec("UPDATE event_batches SET open = 0 WHERE pairing = ? AND open = 1 AND request = ? AND (NOT ? OR epoch <> ?)",
+		p[:], []byte(b.Request), open, epoch)
 	if err != nil || !open {
 		return err
 	}
