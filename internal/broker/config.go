@@ -51,6 +51,8 @@ type Config struct {
 
 	// Started is called once, when everything listens. It may be nil.
 	Started func(ctx context.Context, s *Started)
+
+	opened func(*running) // for this package's own tests
 }
 
 // Started is what a running broker says of itself to whoever started it.

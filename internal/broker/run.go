@@ -62,6 +62,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := b.open(ctx); err != nil {
 		return err
 	}
+	if cfg.opened != nil {
+		cfg.opened(b)
+	}
 	err := b.serve(ctx)
 	b.drain()
 	note := b.note(audit.BrokerStopped)
