@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -256,29 +255,6 @@ func TestSecretType(t *testing.T) {
 	}
 	if s.Reveal() != "hunter2" || !s.Equal("hunter2") || s.Equal("hunter3") || s.Equal("") {
 		t.Error("Reveal or Equal is wrong")
-	}
-}
-
-// TestTimeIsLinear compares texts of one and of eight units; a quadratic
-// search would take 64 times as long.
-func TestTimeIsLinear(t *testing.T) {
-	for _, unit := range []string{"/a ", "password=", "-----BEGIN PRIVATE KEY-----", "eyJaaaaaaaa.", `C:\a `, "://a:", "~/a/", "token: \"", "--token ", "data:a/b;", "%2Fhome%2F"} {
-		took := func(n int) time.Duration {
-			s := strings.Repeat(unit, n*(4<<10)/len(unit))
-			best := time.Hour
-			for range 5 {
-				start := time.Now()
-				Secrets(s)
-				New(Options{}).pathSpans(s)
-				artifactSpans(s)
-				best = min(best, time.Since(start))
-			}
-			return best
-		}
-		small, large := took(1), took(8)
-		if large > 24*small+5*time.Millisecond {
-			t.Errorf("%q: %v for 4 KiB, %v for 32 KiB", unit, small, large)
-		}
 	}
 }
 
