@@ -105,7 +105,7 @@ func (a *Agent) build(ctx context.Context, make parts) error {
 		return err
 	}
 	for _, row := range rows {
-		if !row.Revoked.IsZero() {
+		if !row.Revoked.IsZero() && row.Told {
 			continue
 		}
 		p, err := newPairingRun(ctx, a, row, make)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -343,10 +344,36 @@ func TestRevokePairing(t *testing.T) {
 	if d.exec.total() != 1 {
 		t.Fatalf("%v", d.exec.calls)
 	}
+	row := func() (told bool) {
+		p, err := d.agent.journal.Pairing(t.Context(), d.id)
+		return err == nil && p.Told
+	}
+	d.settled("that the broker knows", row)
 	d.halt()
 	a, err := d.make()
 	if err != nil || len(a.list) != 0 {
 		t.Fatalf("a revoked pairing was taken up: %v", err)
 	}
 	a.Close()
+}
+
+// A broker that could not be told of the end is told by a later start, and nothing else of the pairing lives.
+func TestTheEndIsToldLater(t *testing.T) {
+	d := newDesktop(t)
+	p := d.link("phone", proof.ScopePrompt)
+	d.boot()
+	e := d.command(p, proof.Prompt, wire.Prompt{SessionID: "s", Text: "x"})
+	d.halt()
+	j := d.openJournal()
+	d.record(j, journal.RevokePairing(d.id, d.now(), "surface"))
+	j.Close()
+	d.start()
+	d.broker.until(t, "the revocation", func() bool { return slices.Contains(d.broker.seen, wire.FrameRevoke) })
+	if err := d.broker.connected(t).send(tunnel.Command, wire.FrameDeliver, wire.Deliver{Command: "cmd_5", Envelope: e}, nil); err == nil {
+		t.Fatal("an ended pairing takes commands")
+	}
+	d.settled("the end of the run", func() bool {
+		p, err := d.agent.journal.Pairing(t.Context(), d.id)
+		return err == nil && p.Told
+	})
 }

@@ -173,8 +173,8 @@ func TestSameEnvelopeIsNeverRunTwice(t *testing.T) {
 	d.broker.mu.Unlock()
 	second, sequence := d.broker.newID()
 	d.deliverAs(second, sequence, e, deliveredDuplicate) // a broker that was restored lost the first id
-	if r := d.broker.result(t, second); r.State != wire.StateCompleted {
-		t.Fatalf("%+v", r)
+	if h, body := d.result(p, second); h.State != wire.StateCompleted || body.TurnID == "" {
+		t.Fatalf("%+v %+v", h, body)
 	}
 	if n := d.exec.count(execID(t, e)); n != 1 {
 		t.Fatalf("ran %d times", n)
@@ -300,5 +300,34 @@ func TestRecheckBeforeItRuns(t *testing.T) {
 	}
 	if d.exec.total() != 1 {
 		t.Fatalf("executed %v", d.exec.calls)
+	}
+}
+
+// What has ended at the broker does not run, whatever the journal had in mind.
+func TestWhatEndedAtTheBrokerDoesNotRun(t *testing.T) {
+	d := newDesktop(t)
+	p := d.link("phone", proof.ScopePrompt)
+	d.boot()
+	running, release := make(chan struct{}), make(chan struct{})
+	d.exec.set(func(f *fakeExecutor) {
+		f.do = func(wire.ExecCommand) error { close(running); <-release; return nil }
+	})
+	first := d.deliver(d.command(p, proof.Prompt, wire.Prompt{SessionID: "s", Text: "1"}), deliveredReceived)
+	<-running
+	waits := d.deliver(d.command(p, proof.Prompt, wire.Prompt{SessionID: "s", Text: "2"}), deliveredReceived)
+	d.broker.mu.Lock()
+	d.broker.reply = func(h wire.Hello) wire.HelloReply {
+		r := wire.HelloReply{Protocol: 1, Time: time.Now().UnixMilli(), Report: tokensFor(h.Report)}
+		r.Report.Known = []string{waits, "cmd_unheard"}
+		return r
+	}
+	d.broker.mu.Unlock()
+	old := d.broker.connected(t)
+	old.Close("lost")
+	d.settled("the row's end", func() bool { return d.row(waits).State == journal.Done })
+	close(release)
+	d.result(p, first)
+	if row := d.row(waits); row.Verdict != wire.StateCancelled || !row.Durable || d.exec.total() != 1 {
+		t.Fatalf("%+v, executed %v", row, d.exec.calls)
 	}
 }

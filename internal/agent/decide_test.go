@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,8 +60,8 @@ func TestRaceIsDecidedWhereItStarts(t *testing.T) {
 	if _, err := d.run.setPolicy(t.Context(), []byte(`{"remoteApprovals":"local_confirmation","showRequests":"decide"}`)); err != nil {
 		t.Fatal(err)
 	}
-	a := d.deliver(d.command(phone, proof.PermissionRespond, approve("per_1", d32(7))), deliveredReceived)
-	b := d.deliver(d.command(tablet, proof.PermissionRespond, approve("per_1", d32(7))), deliveredReceived)
+	a := d.deliver(d.command(phone, proof.PermissionRespond, approve("per_1", d32(7))), deliveredWaiting)
+	b := d.deliver(d.command(tablet, proof.PermissionRespond, approve("per_1", d32(7))), deliveredWaiting)
 	for _, command := range []string{a, b} {
 		if err := d.run.allow(t.Context(), command); err != nil {
 			t.Fatal(err)
@@ -149,7 +150,7 @@ func TestLocalConfirmation(t *testing.T) {
 		d.ask(id, wire.RequestPermission, d32(7))
 	}
 	send := func(id string) string {
-		return d.deliver(d.command(p, proof.PermissionRespond, approve(id, d32(7))), deliveredReceived)
+		return d.deliver(d.command(p, proof.PermissionRespond, approve(id, d32(7))), deliveredWaiting)
 	}
 	yes, no, late, gone := send("per_1"), send("per_2"), send("per_3"), send("per_4")
 	waiting, err := client.Pending(ctx)
@@ -157,7 +158,6 @@ func TestLocalConfirmation(t *testing.T) {
 		!strings.Contains(waiting[0].Request, "per_1") {
 		t.Fatalf("%+v %v", waiting, err)
 	}
-	d.broker.until(t, "the waiting frames", func() bool { return strings.Count(strings.Join(d.broker.seen, " "), wire.FrameWaiting) == 4 })
 	if d.exec.total() != 0 {
 		t.Fatal("it did not wait")
 	}
@@ -167,6 +167,7 @@ func TestLocalConfirmation(t *testing.T) {
 	if _, body := d.result(p, yes); !body.OK {
 		t.Fatalf("%+v", body)
 	}
+	d.broker.until(t, "the confirmation", func() bool { return slices.Contains(d.broker.seen, wire.FrameAccepted) })
 	if err := client.Deny(ctx, no); err != nil {
 		t.Fatal(err)
 	}

@@ -273,6 +273,9 @@ func (p *pairingRun) finish(row journal.Row, from string, e ending, kind audit.T
 	if err != nil {
 		return err
 	}
+	if now, err := p.journal.Row(ctx, row.ID); err == nil {
+		row.Command = now.Command // a restored broker may have given it another id meanwhile
+	}
 	result, err := p.sealResult(s, row, e)
 	if err != nil {
 		return fmt.Errorf("sealing a result: %w", err)

@@ -17,6 +17,7 @@ import (
 // States of a wire.Delivered and answers of a wire.Stopped.
 const (
 	deliveredReceived  = "received"
+	deliveredWaiting   = journal.WaitingLocal
 	deliveredDuplicate = "duplicate"
 	deliveredRefused   = "refused"
 	stoppedTombstone   = "tombstone"
@@ -111,11 +112,7 @@ func (p *pairingRun) known(ctx context.Context, d wire.Deliver, e proof.Envelope
 		if row.State == journal.Skipped {
 			return deliveredRefused, nil
 		}
-		if err := p.journal.Rename(ctx, p.id, row.ID, d.Command, d.Sequence); err != nil {
-			return "", err
-		}
-		poke(p.results)
-		return deliveredDuplicate, nil
+		return deliveredDuplicate, p.rename(ctx, row, d)
 	}
 	if !errors.Is(err, journal.ErrState) {
 		return "", err
@@ -128,6 +125,29 @@ func (p *pairingRun) known(ctx context.Context, d wire.Deliver, e proof.Envelope
 		return "", err
 	}
 	return p.idTaken(ctx, d, e, row)
+}
+
+// rename gives a known envelope the id under which it comes now. A result that names another id is of no use to the
+// broker, so it is made anew: the same end, without what only the first one told.
+func (p *pairingRun) rename(ctx context.Context, row journal.Row, d wire.Deliver) error {
+	var result []byte
+	if row.State == journal.Done && row.Command != d.Command {
+		s, err := p.journal.Surface(ctx, p.id, row.Surface)
+		if err != nil {
+			return err
+		}
+		row.Command = d.Command
+		end := ended(row.Verdict, row.Reason, "It ended before and was delivered again.")
+		end.body.TurnID = row.Exec.Ref
+		if result, err = p.sealResult(s, row, end); err != nil {
+			return err
+		}
+	}
+	if err := p.journal.Rename(ctx, p.id, row.ID, d.Command, d.Sequence, result); err != nil {
+		return err
+	}
+	poke(p.results)
+	return nil
 }
 
 // idTaken answers a new envelope under a mailbox id that the inbox has: of a tombstone, which binds it, or of another
@@ -152,11 +172,7 @@ func (p *pairingRun) offerAgain(ctx context.Context, command string) error {
 	if err != nil || row.State != journal.Done {
 		return err
 	}
-	if err := p.journal.Rename(ctx, p.id, row.ID, command, row.Sequence); err != nil {
-		return err
-	}
-	poke(p.results)
-	return nil
+	return p.rename(ctx, row, wire.Deliver{Command: command, Sequence: row.Sequence})
 }
 
 // admit judges a new envelope of a surface whose signature verified, and journals it with its verdict.
@@ -185,7 +201,10 @@ func (p *pairingRun) admit(ctx context.Context, e proof.Envelope, s journal.Surf
 	if end, ok := p.requestFits(ctx, row); !ok {
 		return deliveredRefused, p.refuse(s, row, end)
 	}
-	return deliveredReceived, p.accept(s, row, d.Answer == pairing.Confirm)
+	if d.Answer == pairing.Confirm {
+		return deliveredWaiting, p.accept(s, row, true)
+	}
+	return deliveredReceived, p.accept(s, row, false)
 }
 
 // caseOf is what the desktop knows when an envelope of s arrives.
@@ -220,11 +239,9 @@ func (p *pairingRun) accept(s journal.Surface, row journal.Row, wait bool) error
 	if err := p.record(lines, journal.Receive(row)); err != nil {
 		return err
 	}
-	if wait {
-		p.sched.once(func(ctx context.Context) { p.tellWaiting(ctx, row.Command) })
-		return nil
+	if !wait {
+		p.schedule(row)
 	}
-	p.schedule(row)
 	return nil
 }
 

@@ -64,7 +64,7 @@ func (p *pairingRun) dial(ctx context.Context) {
 		OnState: func(s tunnel.State) {
 			p.log.Info("link", "phase", int(s.Phase), "attempts", s.Attempts, "error", s.LastErr)
 		},
-		GiveUp: isConflict,
+		GiveUp: p.givesUp,
 	})
 	if err != nil {
 		p.log.Error("the tunnel cannot be configured", "error", err)
@@ -78,10 +78,20 @@ func (p *pairingRun) dial(ctx context.Context) {
 	}
 }
 
-// isConflict reports whether two programs fight over this identity: only a person can end that.
-func isConflict(err error) bool {
+// givesUp reports whether dialling again is of no use: two programs fight over this identity, which only a person can
+// end, or the pairing has ended and its broker knows.
+func (p *pairingRun) givesUp(err error) bool {
 	refused, ok := errors.AsType[*tunnel.HTTPError](err)
-	return ok && refused.Status == http.StatusForbidden && refused.Body == tunnel.ReasonConflict
+	switch {
+	case !ok:
+		return false
+	case refused.Status == http.StatusForbidden && refused.Body == tunnel.ReasonConflict:
+		return true
+	case p.hasEnded() && (refused.Status == http.StatusUnauthorized || refused.Status == http.StatusForbidden):
+		p.goodbye()
+		return true
+	}
+	return false
 }
 
 // upgradeHeader signs a fresh nonce (pairing-protocol.md section 2). A broker with another key than the pinned one gets
@@ -107,7 +117,9 @@ func (p *pairingRun) upgradeHeader(ctx context.Context, broker *brokerHTTP) (htt
 func (p *pairingRun) onLink(ctx context.Context, c conn) {
 	l := &link{run: p, conn: c, ready: make(chan struct{}), tokens: map[string]wire.Bytes{}, barred: map[string]bool{}}
 	c.Serve(l.serve)
-	if err := l.open(ctx); err != nil {
+	err := l.open(ctx)
+	p.setProblem(err)
+	if err != nil {
 		p.log.Warn("the link could not be opened", "error", err)
 		c.Close("hello_failed")
 	}
@@ -157,7 +169,20 @@ func (l *link) open(ctx context.Context) error {
 	p.pub.Attached(reply.Attached)
 	close(l.ready)
 	poke(p.results)
+	if p.hasEnded() { // revoked while the broker could not be told
+		p.sched.once(p.farewell)
+	}
 	return nil
+}
+
+// setProblem keeps why the last link could not be opened, for the status page.
+func (p *pairingRun) setProblem(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.problem = ""
+	if err != nil {
+		p.problem = err.Error()
+	}
 }
 
 // hello is the first frame, with the journal's state.

@@ -47,6 +47,7 @@ type pairingRun struct {
 	redialer *tunnel.Redialer
 	ended    bool   // the pairing was revoked
 	stop     func() // ends the run
+	problem  string // why the last link could not be opened
 	started  bool
 	unlocked chan struct{} // closed when the pairing may run
 
@@ -57,7 +58,7 @@ type pairingRun struct {
 func newPairingRun(ctx context.Context, a *Agent, row journal.Pairing, make_ parts) (*pairingRun, error) {
 	p := &pairingRun{
 		agent: a, row: row, id: row.ID, journal: a.journal, log: a.log.With("pairing", row.ID.String()),
-		unlocked: make(chan struct{}), results: make(chan struct{}, 1),
+		unlocked: make(chan struct{}), results: make(chan struct{}, 1), ended: !row.Revoked.IsZero(),
 	}
 	p.table = topology.Dispatch(topology.DesktopLocal, topology.Sealed, p.performerOf)
 	d := deps{pairing: row, journal: a.journal, link: p.caller, policy: p.policy, redactor: p.redactor, now: p.now, log: p.log}

@@ -309,7 +309,7 @@ func TestPolicyIsAsked(t *testing.T) {
 						t.Errorf("%s: %+v", kind, body)
 					}
 				case pairing.Confirm:
-					command := d.deliver(d.command(p, kind, payload), deliveredReceived)
+					command := d.deliver(d.command(p, kind, payload), deliveredWaiting)
 					if d.row(command).State != journal.WaitingLocal || d.exec.total() != before {
 						t.Errorf("%s does not wait", kind)
 					}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"cowork.example.com/broker/internal/audit"
 	"cowork.example.com/broker/internal/journal"
 	"cowork.example.com/broker/pkg/tunnel"
 	"cowork.example.com/broker/pkg/wire"
@@ -50,7 +51,7 @@ func (l *link) applyReport(ctx context.Context, r wire.ReportReply) error {
 	for _, row := range r.Rows {
 		l.setToken(row.Command, row.Token)
 	}
-	if err := l.run.journal.Settled(ctx, l.run.id, r.Known...); err != nil {
+	if err := l.run.settle(ctx, r.Known); err != nil {
 		return err
 	}
 	for _, s := range r.Stops {
@@ -59,6 +60,27 @@ func (l *link) applyReport(ctx context.Context, r wire.ReportReply) error {
 		}
 	}
 	return nil
+}
+
+// settle takes what has ended at the broker: it must not run any more, and its result is not wanted.
+func (p *pairingRun) settle(ctx context.Context, known []string) error {
+	for _, command := range known {
+		row, err := p.journal.Command(ctx, p.id, command)
+		if isGone(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if row.State != journal.Received && row.State != journal.WaitingLocal {
+			continue
+		}
+		end := ended(wire.StateCancelled, "ended_at_broker", "It ended at the broker before it ran.")
+		if err := p.finish(row, row.State, end, audit.CommandEnded); err != nil && !errors.Is(err, journal.ErrState) {
+			return err
+		}
+	}
+	return p.journal.Settled(ctx, p.id, known...)
 }
 
 // sendResults sends what is done to the broker, over and over, until it says that it is durable there.

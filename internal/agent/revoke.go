@@ -94,7 +94,7 @@ func (p *pairingRun) tellGone(s journal.Surface) {
 }
 
 // tellRevoked tells the broker. One that cannot be told now learns it from the next hello.
-func (p *pairingRun) tellRevoked(ctx context.Context, id proof.SurfaceID, by string) {
+func (p *pairingRun) tellRevoked(ctx context.Context, id proof.SurfaceID, by string) (told bool) {
 	r := proof.Revocation{Pairing: p.id, Surface: id, Time: p.now().UnixMilli()}
 	frame := wire.Revocation{By: by, Time: r.Time, Proof: r.Sign(p.dsig())}
 	if !id.IsZero() {
@@ -102,7 +102,9 @@ func (p *pairingRun) tellRevoked(ctx context.Context, id proof.SurfaceID, by str
 	}
 	if err := p.caller().Call(ctx, tunnel.Control, wire.FrameRevoke, frame, nil); err != nil {
 		p.log.Info("the broker learns of the revocation at the next link", "error", err)
+		return false
 	}
+	return true
 }
 
 // performRevokeSurface carries out a surface's revoke_surface. Revoking one that has ended is no error.
@@ -142,19 +144,34 @@ func (p *pairingRun) endPairing(ctx context.Context, by string, line journal.Lin
 	if !first {
 		return nil
 	}
-	p.sched.once(func(ctx context.Context) {
-		p.sweep(ctx)
-		p.tellRevoked(ctx, proof.SurfaceID{}, revokedByDesktop)
-		select {
-		case <-ctx.Done():
-		case <-time.After(revokeGrace):
-		}
-		p.mu.Lock()
-		stop := p.stop
-		p.mu.Unlock()
-		stop() // a job runs, so the run has begun
-	})
+	p.sched.once(p.farewell)
 	return nil
+}
+
+// farewell tells the broker that the pairing has ended, and ends the run. A broker that cannot be told now is told on
+// the next link, of this start or a later one.
+func (p *pairingRun) farewell(ctx context.Context) {
+	p.sweep(ctx)
+	if !p.tellRevoked(ctx, proof.SurfaceID{}, revokedByDesktop) {
+		return
+	}
+	select { // for the results of what has ended
+	case <-ctx.Done():
+	case <-time.After(revokeGrace):
+	}
+	p.goodbye()
+}
+
+// goodbye keeps that the broker knows, and ends the run.
+func (p *pairingRun) goodbye() {
+	ctx, cancel := context.WithTimeout(context.Background(), journalTimeout)
+	defer cancel()
+	if err := p.journal.PairingTold(ctx, p.id); err != nil {
+		p.log.Error("keeping that the broker knows of the end", "error", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stop() // a job or a link runs, so the run has begun
 }
 
 // hasEnded reports whether the pairing was revoked.

@@ -117,14 +117,14 @@ func (p *pairingRun) countRows(ctx context.Context, s *PairingStatus) error {
 
 func (p *pairingRun) linkStatus() LinkStatus {
 	p.mu.Lock()
-	r := p.redialer
+	r, problem := p.redialer, p.problem
 	p.mu.Unlock()
 	if r == nil {
 		return LinkStatus{State: "stopped"}
 	}
 	t := r.State()
-	s := LinkStatus{Since: t.Since, NextTry: t.NextTry, RTT: t.RTT}
-	if t.LastErr != nil {
+	s := LinkStatus{Since: t.Since, NextTry: t.NextTry, RTT: t.RTT, Problem: problem}
+	if t.LastErr != nil && problem == "" {
 		s.Problem = t.LastErr.Error()
 	}
 	switch t.Phase {

@@ -165,6 +165,9 @@ func (k *desk) deliverOne(ctx context.Context) (more bool, err error) {
 	if err := k.call(ctx, tunnel.Command, wire.FrameDeliver, out, &got); err != nil {
 		return false, &linkError{err}
 	}
+	if got.State == wire.StateWaitingLocal {
+		return true, m.Waiting(ctx, k.pairing, c.ID, c.Token, k.d.now())
+	}
 	return true, m.Accepted(ctx, k.pairing, c.ID, c.Token, k.d.now())
 }
 

@@ -16,6 +16,11 @@ func (j *Journal) Command(ctx context.Context, pairing proof.PairingID, command 
 	return one(ctx, j, scanRow, rowColumns+` WHERE pairing = ? AND command = ?`, pairing.String(), command)
 }
 
+// Row returns the row of the journal's own id, or ErrState.
+func (j *Journal) Row(ctx context.Context, id int64) (Row, error) {
+	return one(ctx, j, scanRow, rowColumns+` WHERE id = ?`, id)
+}
+
 // Envelope returns the row of an envelope, or ErrState when it is not in the inbox.
 func (j *Journal) Envelope(ctx context.Context, pairing proof.PairingID, envelope proof.Digest) (Row, error) {
 	return one(ctx, j, scanRow, rowColumns+` WHERE pairing = ? AND envelope = ?`, pairing.String(), envelope[:])
@@ -46,11 +51,12 @@ func (j *Journal) Settled(ctx context.Context, pairing proof.PairingID, commands
 }
 
 // Rename gives a known envelope the id under which a broker delivers it now: one that was restored from a backup has
-// lost the old one. Its result, if any, is to be sent again.
-func (j *Journal) Rename(ctx context.Context, pairing proof.PairingID, id int64, command string, sequence uint64) error {
+// lost the old one. Its result, if any, is to be sent again; when the id is another one it needs a result that names
+// it, else result is nil.
+func (j *Journal) Rename(ctx context.Context, pairing proof.PairingID, id int64, command string, sequence uint64, result []byte) error {
 	return j.db.Write(ctx, func(tx *sqlitedb.Tx) error {
-		if err := must(tx.Exec(`UPDATE inbox SET command = ?, sequence = ?, durable = 0 WHERE pairing = ? AND id = ? AND state <> 'skipped'`,
-			command, sequence, pairing.String(), id)); err != nil {
+		if err := must(tx.Exec(`UPDATE inbox SET command = ?, sequence = ?, durable = 0, result = coalesce(?, result)
+			WHERE pairing = ? AND id = ? AND state <> 'skipped'`, command, sequence, result, pairing.String(), id)); err != nil {
 			return err
 		}
 		_, err := tx.Exec(`UPDATE pairing SET high_water = max(high_water, ?) WHERE pairing = ?`, sequence, pairing.String())

@@ -279,7 +279,7 @@ func TestRename(t *testing.T) {
 	f := open(t).withSurface()
 	f.do(Receive(row(1)))
 	r, _ := f.Envelope(t.Context(), pairing, proof.Digest{1})
-	if err := f.Rename(t.Context(), pairing, r.ID, "cmd_new", 99); err != nil {
+	if err := f.Rename(t.Context(), pairing, r.ID, "cmd_new", 99, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := f.Command(t.Context(), pairing, "cmd_new"); err != nil || got.ID != r.ID {
@@ -347,8 +347,11 @@ func TestPairingLife(t *testing.T) {
 	if err := f.try(RevokePairing(pairing, t0, "operator")); !errors.Is(err, ErrState) {
 		t.Fatalf("revoked twice: %v", err)
 	}
+	if err := f.PairingTold(ctx, pairing); err != nil {
+		t.Fatal(err)
+	}
 	all, err := f.Pairings(ctx)
-	if err != nil || len(all) != 1 || all[0].Live() || all[0].RevokedBy != "operator" {
+	if err != nil || len(all) != 1 || all[0].Live() || all[0].RevokedBy != "operator" || !all[0].Told {
 		t.Fatalf("%+v %v", all, err)
 	}
 	if _, err := f.Pairing(ctx, proof.PairingID{9}); !errors.Is(err, ErrState) {

@@ -21,6 +21,7 @@ type Pairing struct {
 
 	Revoked   time.Time // zero while it holds
 	RevokedBy string
+	Told      bool   // the broker knows that it was revoked
 	Locked    string // a stable code, for example journal_changed; empty when not locked
 	HighWater uint64 // highest mailbox sequence that was ever journalled
 
@@ -50,6 +51,14 @@ func RevokePairing(id proof.PairingID, at time.Time, by string) Change {
 	}
 }
 
+// PairingTold keeps that the broker knows of a pairing's end: there is no reason to connect any more.
+func (j *Journal) PairingTold(ctx context.Context, id proof.PairingID) error {
+	return j.db.Write(ctx, func(tx *sqlitedb.Tx) error {
+		_, err := tx.Exec(`UPDATE pairing SET told = 1 WHERE pairing = ? AND revoked > 0`, id.String())
+		return err
+	})
+}
+
 // LockPairing stops a pairing until its owner acts. ErrState when it is locked for that reason already.
 func LockPairing(id proof.PairingID, reason string) Change {
 	return func(tx *sqlitedb.Tx) error {
@@ -73,7 +82,7 @@ func SetPolicy(id proof.PairingID, document []byte) Change {
 	}
 }
 
-const pairingColumns = `SELECT pairing, broker_url, broker_key, page_origin, host, enrolled, revoked, revoked_by, locked,
+const pairingColumns = `SELECT pairing, broker_url, broker_key, page_origin, host, enrolled, revoked, revoked_by, told, locked,
 	high_water, policy, policy_version FROM pairing`
 
 // Pairings returns all pairings, revoked ones too, in the order of their enrolment.
@@ -90,7 +99,7 @@ func scanPairing(row scanner) (p Pairing, err error) {
 	var id string
 	var key []byte
 	var enrolled, revoked int64
-	err = row.Scan(&id, &p.BrokerURL, &key, &p.PageOrigin, &p.Host, &enrolled, &revoked, &p.RevokedBy, &p.Locked,
+	err = row.Scan(&id, &p.BrokerURL, &key, &p.PageOrigin, &p.Host, &enrolled, &revoked, &p.RevokedBy, &p.Told, &p.Locked,
 		&p.HighWater, &p.Policy, &p.PolicyVersion)
 	if err != nil {
 		return p, err

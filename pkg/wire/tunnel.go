@@ -125,8 +125,8 @@ type Deliver struct {
 	Envelope Bytes  `json:"envelope"`
 }
 
-// Delivered answers Deliver and Skip once the journal row is durable. State is received, duplicate or refused
-// (a result follows).
+// Delivered answers Deliver and Skip once the journal row is durable. State is received, waiting_local (a person at
+// the desktop must allow it), duplicate or refused (a result follows).
 type Delivered struct {
 	State string `json:"state"`
 }

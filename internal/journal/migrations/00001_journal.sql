@@ -19,6 +19,7 @@ CREATE TABLE pairing (
 	enrolled       INTEGER NOT NULL, -- unix ms, like every time here
 	revoked        INTEGER NOT NULL DEFAULT 0,
 	revoked_by     TEXT    NOT NULL DEFAULT '',
+	told           INTEGER NOT NULL DEFAULT 0, -- the broker knows of the revocation
 	locked         TEXT    NOT NULL DEFAULT '', -- why; empty is not locked
 	high_water     INTEGER NOT NULL DEFAULT 0,  -- highest mailbox sequence
 	policy         BLOB    NOT NULL,            -- JSON as the owner set it; what does not parse means no
