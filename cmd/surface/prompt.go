@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	ucli "github.com/urfave/cli/v2"
 
@@ -66,7 +65,7 @@ func prompt(c *ucli.Context) error {
 	}
 	tell := steps(c.App.ErrWriter)
 	payload := wire.Prompt{SessionID: session, Text: text, Agent: c.String("agent"), Variant: c.String("variant")}
-	sent, err := s.Send(c.Context, proof.Prompt, payload, waitFor(c))
+	sent, err := s.Send(c.Context, proof.Prompt, payload)
 	if err != nil {
 		return fail(err)
 	}
@@ -92,13 +91,6 @@ func prompt(c *ucli.Context) error {
 	}
 	a.Outcome, a.Text = f.outcome, f.all()
 	return errors.Join(printJSON(c, a), f.err())
-}
-
-func waitFor(c *ucli.Context) time.Duration {
-	if c.Bool("no-wait") {
-		return 0
-	}
-	return wire.MaxWaitSeconds * time.Second
 }
 
 func printJSON(c *ucli.Context, a answer) error {

@@ -28,14 +28,16 @@ func (s *Surface) learnEpoch(box []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.epochs) >= maxEpochs {
-		for id, old := range s.epochs {
-			if old.Header.Issued < keys.Header.Issued {
-				delete(s.epochs, id)
+	s.epochs[keys.Header.Epoch] = keys
+	if len(s.epochs) > maxEpochs {
+		oldest := keys
+		for _, each := range s.epochs {
+			if each.Header.Issued < oldest.Header.Issued {
+				oldest = each
 			}
 		}
+		delete(s.epochs, oldest.Header.Epoch)
 	}
-	s.epochs[keys.Header.Epoch] = keys
 	return nil
 }
 

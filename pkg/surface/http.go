@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -41,14 +42,17 @@ func newAPI(broker string, client *http.Client) (*api, error) {
 	if u.Scheme == "http" && !loopback(u.Hostname()) {
 		return nil, fmt.Errorf("the broker's address must start with https:// (plain http is for this machine only)")
 	}
-	if client == nil {
-		client = &http.Client{}
+	own := http.Client{}
+	if client != nil {
+		own = *client
 	}
-	return &api{base: strings.TrimRight(u.Scheme+"://"+u.Host+u.Path, "/"), http: client}, nil
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // tokens go nowhere else
+	return &api{base: strings.TrimRight(u.Scheme+"://"+u.Host+u.Path, "/"), http: &own}, nil
 }
 
 func loopback(host string) bool {
-	return host == "localhost" || host == "::1" || strings.HasPrefix(host, "127.")
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // call is one exchange: in (nil for none) is sent as JSON, out (nil for none) is filled.
@@ -67,7 +71,7 @@ func (a *api) call(ctx context.Context, method, path, token string, wait time.Du
 	if len(body) > maxReply {
 		return fmt.Errorf("the broker's answer is larger than %d bytes", maxReply)
 	}
-	if res.StatusCode >= 400 {
+	if res.StatusCode >= http.StatusMultipleChoices {
 		return problemOf(res, body)
 	}
 	if out == nil || res.StatusCode == http.StatusNoContent {

@@ -46,7 +46,9 @@ type linking struct {
 	link    *seal.SurfaceLink
 	session wire.Bytes
 	origin  string
-	digits  int // of the finish code
+	digits  int       // of the finish code
+	until   time.Time // end of the session
+	granted time.Time // when the grant came, by this surface's clock
 }
 
 // Link joins the session behind a link or code, and returns the surface when the desktop's owner has typed the digits.
@@ -69,7 +71,7 @@ func beginLink(ctx context.Context, o Options, req LinkRequest) (*linking, error
 	if err != nil {
 		return nil, err
 	}
-	l := &linking{opts: o, req: req, base: req.Broker}
+	l := &linking{opts: o, req: req, base: req.Broker, until: o.now().Add(proof.LinkLife)}
 	if l.base == "" {
 		page, _, _, err := seal.ParseLink(req.Text)
 		if err != nil {
@@ -150,11 +152,18 @@ func (l *linking) claim(ctx context.Context, ui LinkUI) error {
 	return nil
 }
 
-// await polls until the desktop granted, or the session ended.
+// await polls until the desktop granted, or the session ended. A poll changes nothing, so one that was cut is repeated.
 func (l *linking) await(ctx context.Context) (needsCode bool, err error) {
 	for {
 		var reply wire.LinkGrantReply
-		if err := l.post(ctx, wire.PathLinkGrant, linkWait, wire.LinkGrantRequest{Session: l.session}, &reply); err != nil {
+		err := l.post(ctx, wire.PathLinkGrant, linkWait, wire.LinkGrantRequest{Session: l.session}, &reply)
+		if errors.Is(err, ErrUnreachable) && l.opts.now().Before(l.until) {
+			if err := pause(ctx, firstRedial); err != nil {
+				return false, err
+			}
+			continue
+		}
+		if err != nil {
 			return false, err
 		}
 		switch {
@@ -163,7 +172,8 @@ func (l *linking) await(ctx context.Context) (needsCode bool, err error) {
 			if err != nil {
 				return false, err
 			}
-			return l.link.Grant(grant, l.opts.now())
+			l.granted = l.opts.now()
+			return l.link.Grant(grant, l.granted)
 		case reply.State != "pending":
 			l.link.Lost()
 			return false, ErrLinkEnded
@@ -181,7 +191,7 @@ func (l *linking) keep(ctx context.Context) (*Surface, error) {
 	p := &profile{
 		Version: profileVersion, Broker: l.base, Origin: l.origin, Key: l.key, Pairing: g.Pairing, Surface: g.Surface,
 		Label: l.req.Label, Host: joined.Desktop.Host, Dsig: joined.Desktop.Dsig, Grant: joined.Signed,
-		SkewMS: g.Issued - l.opts.now().UnixMilli(),
+		SkewMS: g.Issued - l.granted.UnixMilli(),
 	}
 	if b, err := proof.OpenBundle(p.Dsig, joined.Desktop.Bundle); err == nil {
 		p.Bundle = b.Number

@@ -5,7 +5,6 @@ package surface
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -32,7 +31,7 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("another program is sending for this surface"), f.Close())
+			return nil, errors.Join(errBusy, f.Close())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

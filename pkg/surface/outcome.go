@@ -21,7 +21,7 @@ type Outcome struct {
 }
 
 // Done reports whether the command has ended.
-func (o Outcome) Done() bool { return Terminal(o.Command.State) }
+func (o Outcome) Done() bool { return Terminal(o.State()) }
 
 // State is the desktop's signed state, or the broker's word.
 func (o Outcome) State() string {
@@ -58,14 +58,14 @@ func (s *Surface) Wait(ctx context.Context, sent Sent, progress func(Outcome)) (
 		if o.Done() {
 			return o, s.learn(ctx, o)
 		}
-		if err := s.next(ctx, sent, &c); err != nil {
+		if err := s.ask(ctx, sent, &c); err != nil {
 			return o, err
 		}
 	}
 }
 
-// next asks again; a broker that is away for a moment is waited for.
-func (s *Surface) next(ctx context.Context, sent Sent, c *wire.Command) error {
+// ask asks again; a broker that is away for a moment is waited for.
+func (s *Surface) ask(ctx context.Context, sent Sent, c *wire.Command) error {
 	path := at(wire.PathCommand, s.pairing.String(), sent.Command.ID)
 	err := s.call(ctx, http.MethodGet, path, wire.MaxWaitSeconds*time.Second, nil, c)
 	if errors.Is(err, ErrUnreachable) {
@@ -95,7 +95,8 @@ func (s *Surface) Get(ctx context.Context, command string) (Outcome, error) {
 func (s *Surface) outcome(c wire.Command, hash proof.Digest) (Outcome, error) {
 	o := Outcome{Command: c, Hash: hash}
 	if len(c.Result) == 0 {
-		if c.State == wire.StateCompleted {
+		switch c.State {
+		case wire.StateCompleted, wire.StateBlocked: // what only a desktop can say
 			return o, ErrUnsignedResult
 		}
 		return o, nil
@@ -113,14 +114,15 @@ func (s *Surface) outcome(c wire.Command, hash proof.Digest) (Outcome, error) {
 
 // learn takes from a signed result what only the desktop can tell: its clock, and where this surface's chain stands.
 func (s *Surface) learn(ctx context.Context, o Outcome) error {
-	if !o.Signed {
+	hasChain, hasTime := len(o.Body.LastHash) == len(proof.Digest{}), o.Body.DesktopTime > 0 && clockReason(o.Body.Code)
+	if !o.Signed || !hasChain && !hasTime {
 		return nil
 	}
 	return s.dir.locked(ctx, s.pairing, func(p *profile) error {
-		if o.Body.LastSeq > 0 && len(o.Body.LastHash) == len(p.Hash) && p.Unposted == nil {
+		if hasChain && p.Unposted == nil {
 			p.setChain(proof.Chain{Seq: o.Body.LastSeq, Hash: proof.Digest(o.Body.LastHash)})
 		}
-		if o.Body.DesktopTime > 0 && clockReason(o.Body.Code) {
+		if hasTime {
 			p.SkewMS = o.Body.DesktopTime - s.opts.now().UnixMilli()
 		}
 		return s.dir.write(p)
@@ -148,7 +150,7 @@ func (s *Surface) Do(ctx context.Context, kind proof.Kind, payload any, progress
 }
 
 func (s *Surface) once(ctx context.Context, kind proof.Kind, payload any, progress func(Outcome)) (Outcome, error) {
-	sent, err := s.Send(ctx, kind, payload, wire.MaxWaitSeconds*time.Second)
+	sent, err := s.Send(ctx, kind, payload)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -164,19 +166,12 @@ func (s *Surface) Cancel(ctx context.Context, command string) (wire.Command, err
 // SendAgain decides that a prompt or create_session in outcome_unknown is to be sent again: as a new command.
 func (s *Surface) SendAgain(ctx context.Context, command string) (Sent, error) {
 	var out Sent
-	return out, s.dir.locked(ctx, s.pairing, func(p *profile) error {
+	return out, s.dir.locked(ctx, s.pairing, func(p *profile) (err error) {
 		old, ok := p.find(command)
 		if !ok || len(old.Payload) == 0 {
 			return &wire.Problem{Code: wire.CodeNotFound, Title: "this surface does not have what it sent as " + command + "; write it again"}
 		}
-		if err := s.postLeftover(ctx, p); err != nil {
-			return err
-		}
-		path := at(wire.PathResolve, s.pairing.String(), command)
-		var err error
-		out, err = s.sealAndPost(ctx, p, old.Kind, old.Payload, func(item sent) (Sent, error) {
-			return s.deliver(ctx, p, item, path, 0, wire.Resolve{Decision: "send_again", Sealed: item.Envelope})
-		})
+		out, err = s.next(ctx, p, sent{Kind: old.Kind, Instead: command}, old.Payload)
 		return err
 	})
 }

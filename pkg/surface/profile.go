@@ -28,9 +28,13 @@ type Secrets interface {
 const (
 	profileVersion = 1
 	maxProfile     = 16 << 20
-	maxSent        = 100 // commands whose results can still be recognised
+	maxSent        = 100     // commands whose results can still be recognised
+	maxResend      = 4 << 20 // bytes of payloads that are kept to be sent again
 	lockWait       = 30 * time.Second
 )
+
+// errBusy is a lock that stayed taken.
+var errBusy = errors.New("another program is sending for this surface")
 
 // ErrNotLinked means that the folder has no such surface.
 var ErrNotLinked = errors.New("no desktop is linked here")
@@ -75,6 +79,7 @@ type sent struct {
 	Expires  int64           `json:"expires"`           // desktop's clock, Unix ms
 	Envelope wire.Bytes      `json:"envelope,omitempty"`
 	Payload  json.RawMessage `json:"payload,omitempty"` // of what may be sent again after outcome_unknown
+	Instead  string          `json:"instead,omitempty"` // the command in outcome_unknown that this one is sent for
 }
 
 func (p *profile) chain() proof.Chain { return proof.Chain{Seq: p.Seq, Hash: p.Hash} }
@@ -111,6 +116,17 @@ func (p *profile) keepSent(s sent) {
 	p.Sent = append(p.Sent, s)
 	if len(p.Sent) > maxSent {
 		p.Sent = p.Sent[len(p.Sent)-maxSent:]
+	}
+	p.dropPayloads()
+}
+
+// dropPayloads keeps the newest payloads only: long prompts must not fill the profile.
+func (p *profile) dropPayloads() {
+	size := 0
+	for i := len(p.Sent) - 1; i >= 0; i-- {
+		if size += len(p.Sent[i].Payload); size > maxResend {
+			p.Sent[i].Payload = nil
+		}
 	}
 }
 
@@ -214,11 +230,11 @@ func (p *profile) info() Info {
 // locked runs f with the profile under the pairing's lock, which other processes respect too: a surface sends one
 // command at a time.
 func (f folder) locked(ctx context.Context, pairing proof.PairingID, do func(p *profile) error) error {
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	waiting, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	unlock, err := lockFile(ctx, f.path(pairing)+".lock")
+	unlock, err := lockFile(waiting, f.path(pairing)+".lock")
 	if err != nil {
-		return err
+		return errors.Join(ctx.Err(), err)
 	}
 	defer unlock()
 	p, err := f.read(pairing)

@@ -24,54 +24,61 @@ type Sent struct {
 // to it before it comes back.
 var ErrAsleep = errors.New("the desktop has been off for too long; it must come back before anything can be sent to it")
 
-// Send seals one command, keeps the envelope durably and posts it until the broker answers, waiting up to wait (at
-// most 25 s) for a result. Payload is one of wire's payload structs. A command whose post was cut off before is posted
-// first, byte for byte. It never sends a second envelope for one call.
-func (s *Surface) Send(ctx context.Context, kind proof.Kind, payload any, wait time.Duration) (Sent, error) {
+// ErrKept means that a command was posted and the broker's answer was not seen. The envelope is kept, and the next
+// call that sends posts it first: it must not be written a second time.
+var ErrKept = errors.New("the command may or may not be at the broker; it is kept, and the next call posts it again")
+
+// postTries is how often one call posts an envelope while nothing answers.
+const postTries = 3
+
+// Send seals one command, keeps the envelope durably and posts it until the broker answers. Payload is one of wire's
+// payload structs. A command whose post was cut off before is posted first, byte for byte. It never makes a second
+// envelope for one call, unless the broker refused the first because this surface's folder was restored.
+func (s *Surface) Send(ctx context.Context, kind proof.Kind, payload any) (Sent, error) {
 	raw, err := json.Marshal(payload)
 	if err != nil {
 		return Sent{}, err
 	}
 	var out Sent
-	err = s.dir.locked(ctx, s.pairing, func(p *profile) error {
-		if err := s.postLeftover(ctx, p); err != nil {
-			return err
-		}
-		post := func(item sent) (Sent, error) { return s.post(ctx, p, item, wait) }
-		var err error
-		if out, err = s.sealAndPost(ctx, p, kind, raw, post); adopt(p, err) {
-			out, err = s.sealAndPost(ctx, p, kind, raw, post)
-		}
+	return out, s.dir.locked(ctx, s.pairing, func(p *profile) (err error) {
+		out, err = s.next(ctx, p, sent{Kind: kind}, raw)
 		return err
 	})
+}
+
+// next posts what was left over, and then the next command of the chain.
+func (s *Surface) next(ctx context.Context, p *profile, item sent, payload []byte) (Sent, error) {
+	if err := s.postLeftover(ctx, p); err != nil {
+		return Sent{}, err
+	}
+	out, err := s.sealAndPost(ctx, p, item, payload)
+	if adopt(p, err) {
+		return s.sealAndPost(ctx, p, item, payload)
+	}
 	return out, err
 }
 
-// postLeftover repeats the envelope whose answer was not seen. One that has expired, or that the broker refuses, is
-// given up: it did not run, since the broker does not have it.
+// postLeftover repeats the envelope whose answer was not seen. One that the broker refuses did not run, since the
+// broker does not have it.
 func (s *Surface) postLeftover(ctx context.Context, p *profile) error {
 	if p.Unposted == nil {
 		return nil
 	}
-	_, err := s.post(ctx, p, *p.Unposted, 0)
-	if errors.Is(err, ErrUnreachable) && s.desktopNow(p).UnixMilli() < p.Unposted.Expires {
-		return err
+	_, err := s.post(ctx, p, *p.Unposted, true)
+	if p.Unposted == nil {
+		return nil
 	}
-	if err != nil {
-		p.Unposted = nil
-		return s.dir.write(p)
-	}
-	return nil
+	return err
 }
 
 // sealAndPost makes the next envelope of the chain and posts it.
-func (s *Surface) sealAndPost(ctx context.Context, p *profile, kind proof.Kind, payload []byte, post func(sent) (Sent, error)) (Sent, error) {
+func (s *Surface) sealAndPost(ctx context.Context, p *profile, item sent, payload []byte) (Sent, error) {
 	bundle, err := s.bundle(ctx, p)
 	if err != nil {
 		return Sent{}, err
 	}
 	iat := s.desktopNow(p)
-	c := seal.Command{Kind: kind, Payload: payload, Iat: iat, Exp: iat.Add(kind.Life())}
+	c := seal.Command{Kind: item.Kind, Payload: payload, Iat: iat, Exp: iat.Add(item.Kind.Life())}
 	raw, err := s.keys.SealCommand(bundle, c, p.chain())
 	if err != nil {
 		return Sent{}, err
@@ -80,37 +87,73 @@ func (s *Surface) sealAndPost(ctx context.Context, p *profile, kind proof.Kind, 
 	if err != nil {
 		return Sent{}, err
 	}
-	item := sent{Hash: envelope.Hash(), Kind: kind, Expires: c.Exp.UnixMilli(), Envelope: raw}
-	if kind == proof.Prompt || kind == proof.CreateSession {
+	item.Hash, item.Expires, item.Envelope = envelope.Hash(), c.Exp.UnixMilli(), raw
+	if item.Kind == proof.Prompt || item.Kind == proof.CreateSession {
 		item.Payload = payload
 	}
-	before := p.chain()
 	p.Unposted = &item
-	p.setChain(before.Advance(envelope.Header, item.Hash))
+	p.setChain(p.chain().Advance(envelope.Header, item.Hash))
 	if err := s.dir.write(p); err != nil {
 		return Sent{}, err
 	}
-	out, err := post(item)
-	if refused, ok := errors.AsType[*wire.Problem](err); ok && refused.Status < http.StatusInternalServerError {
-		p.Unposted = nil // the broker does not have it: the chain stands where it stood
-		p.setChain(before)
-		return out, errors.Join(err, s.dir.write(p))
+	return s.post(ctx, p, item, false)
+}
+
+// post sends an envelope until there is an answer, and keeps that. maybe says that the broker may have it from before.
+func (s *Surface) post(ctx context.Context, p *profile, item sent, maybe bool) (Sent, error) {
+	for try := 1; ; try++ {
+		out, err := s.deliver(ctx, p, item)
+		switch {
+		case err == nil:
+			return out, nil
+		case refused(err, maybe):
+			return out, errors.Join(err, s.takeBack(p))
+		case !errors.Is(err, ErrUnreachable) || try == postTries:
+			return out, fmt.Errorf("%w: %w", ErrKept, err)
+		}
+		maybe = true
+		if err := pause(ctx, time.Duration(try)*firstRedial); err != nil {
+			return out, fmt.Errorf("%w: %w", ErrKept, err)
+		}
 	}
-	return out, err
 }
 
-// post sends an envelope and keeps the broker's answer.
-func (s *Surface) post(ctx context.Context, p *profile, item sent, wait time.Duration) (Sent, error) {
-	return s.deliver(ctx, p, item, at(wire.PathCommands, s.pairing.String()), wait, wire.CommandPost{Sealed: item.Envelope})
+// refused reports whether err says that the broker does not have the envelope. A token or a limit that stands in the
+// way says nothing about an earlier post.
+func refused(err error, maybe bool) bool {
+	p, ok := errors.AsType[*wire.Problem](err)
+	if !ok || p.Status >= http.StatusInternalServerError {
+		return false
+	}
+	return !maybe || p.Status != http.StatusUnauthorized && p.Status != http.StatusTooManyRequests
 }
 
-func (s *Surface) deliver(ctx context.Context, p *profile, item sent, path string, wait time.Duration, body any) (Sent, error) {
+// takeBack puts the chain where it stood before the envelope that the broker does not have.
+func (s *Surface) takeBack(p *profile) error {
+	envelope, err := proof.ParseEnvelope(p.Unposted.Envelope)
+	if err != nil {
+		return err
+	}
+	p.Unposted = nil
+	p.setChain(proof.Chain{Seq: envelope.Header.Seq - 1, Hash: envelope.Header.Prev})
+	return s.dir.write(p)
+}
+
+// deliver is one post.
+func (s *Surface) deliver(ctx context.Context, p *profile, item sent) (Sent, error) {
 	var c wire.Command
-	if err := s.call(ctx, http.MethodPost, path, wait, body, &c); err != nil {
+	var err error
+	if item.Instead == "" {
+		err = s.call(ctx, http.MethodPost, at(wire.PathCommands, s.pairing.String()), 0, wire.CommandPost{Sealed: item.Envelope}, &c)
+	} else {
+		in := wire.Resolve{Decision: "send_again", Sealed: item.Envelope}
+		err = s.call(ctx, http.MethodPost, at(wire.PathResolve, s.pairing.String(), item.Instead), 0, in, &c)
+	}
+	if err != nil {
 		return Sent{}, err
 	}
 	if string(c.Envelope) != string(item.Hash[:]) {
-		return Sent{}, fmt.Errorf("the broker answered for another command")
+		return Sent{}, errors.New("the broker answered for another command")
 	}
 	item.Command, item.Envelope = c.ID, nil
 	p.Unposted = nil
@@ -122,7 +165,7 @@ func (s *Surface) deliver(ctx context.Context, p *profile, item sent, path strin
 // surface's folder was restored. A lie only leads to the desktop's refusal.
 func adopt(p *profile, err error) bool {
 	refused, ok := errors.AsType[*wire.Problem](err)
-	if !ok || refused.Code != wire.CodeOrderConflict || refused.ExpectedSeq == 0 || refused.ExpectedSeq <= p.Seq+1 {
+	if !ok || refused.Code != wire.CodeOrderConflict || refused.ExpectedSeq <= p.Seq+1 {
 		return false
 	}
 	var prev proof.Digest
@@ -149,15 +192,25 @@ func (s *Surface) bundle(ctx context.Context, p *profile) (proof.Bundle, error) 
 	if err != nil {
 		return b, fmt.Errorf("the broker gave a key that the desktop did not sign: %w", err)
 	}
+	s.followClock(p, st.Time)
 	now := s.desktopNow(p)
 	if b.Number >= p.Bundle && now.UnixMilli() > b.NotAfter {
 		return b, fmt.Errorf("%w (its key ended at %s)", ErrAsleep, time.UnixMilli(b.NotAfter).UTC().Format(time.RFC3339))
 	}
 	if err := b.Fresh(p.Bundle, now); err != nil {
-		return b, err
+		return b, fmt.Errorf("the broker gave a key of the desktop that is over: %w", err)
 	}
 	p.Bundle = b.Number // written with the envelope
 	return b, s.renewGrant(p, st.Grant)
+}
+
+// followClock takes the broker's time for the desktop's when this surface's clock was moved since the linking: a desktop
+// whose clock is not near its broker's takes no commands. If the broker lies, the desktop refuses and says its time.
+func (s *Surface) followClock(p *profile, broker int64) {
+	off := time.Duration(broker-s.desktopNow(p).UnixMilli()) * time.Millisecond
+	if broker > 0 && off.Abs() > proof.MaxSkew {
+		p.SkewMS += off.Milliseconds()
+	}
 }
 
 // renewGrant keeps a grant with a higher serial.
@@ -174,7 +227,7 @@ func (s *Surface) renewGrant(p *profile, signed []byte) error {
 		return err
 	}
 	if next.Surface != p.Surface || next.Serial < old.Serial {
-		return fmt.Errorf("the broker gave an older grant than this surface has")
+		return errors.New("the broker gave an older grant than this surface has")
 	}
 	p.Grant = signed
 	return nil

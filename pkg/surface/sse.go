@@ -43,6 +43,9 @@ func (s *sseReader) next() (sseEvent, error) {
 			return ev, nil
 		}
 		if line[0] == ':' {
+			if ev.name != "" || ev.data != nil {
+				continue // inside an event it means nothing
+			}
 			return sseEvent{id: s.last}, nil
 		}
 		if err := s.field(&ev, line); err != nil {
@@ -69,7 +72,9 @@ func (s *sseReader) field(ev *sseEvent, line []byte) error {
 		if len(ev.data)+len(value) > maxEventBytes {
 			return errEventTooLarge
 		}
-		if ev.data != nil {
+		if ev.data == nil {
+			ev.data = []byte{}
+		} else {
 			ev.data = append(ev.data, '\n')
 		}
 		ev.data = append(ev.data, value...)

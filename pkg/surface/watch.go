@@ -38,7 +38,7 @@ type Update struct {
 // surface is over. It takes a stream that was cut up again where it ended. handle runs in Watch's goroutine; its error
 // ends Watch.
 func (s *Surface) Watch(ctx context.Context, after *uint64, handle func(Update) error) error {
-	w := &watch{s: s, after: after, handle: handle, wait: firstRedial}
+	w := &watch{s: s, after: after, handle: handle, wait: firstRedial, seqs: map[proof.EpochID]uint64{}, missing: map[proof.EpochID]bool{}}
 	for {
 		err := w.once(ctx)
 		switch {
@@ -46,9 +46,11 @@ func (s *Surface) Watch(ctx context.Context, after *uint64, handle func(Update) 
 			return nil
 		case w.over(err):
 			return err
-		}
-		if err := handle(Update{Offline: err}); err != nil {
-			return err
+		case errors.Is(err, errTokenOver):
+		default:
+			if err := handle(Update{Offline: err}); err != nil {
+				return err
+			}
 		}
 		if err := pause(ctx, w.wait/2+rand.N(w.wait/2)); err != nil {
 			return nil
@@ -65,9 +67,12 @@ type watch struct {
 	ended  error // why the broker ended the stream for good
 	failed error // of handle
 
-	epoch proof.EpochID // of the last batch, and its seq: what a drop or a repeat shows against
-	seq   uint64
+	seqs    map[proof.EpochID]uint64 // of the last batch of each epoch: what a drop or a repeat shows against
+	missing map[proof.EpochID]bool   // epochs whose keys the broker did not give
 }
+
+// errTokenOver: the stream ended only because its token did.
+var errTokenOver = errors.New("the token of the stream has ended")
 
 // ErrEnded means that the broker ended the stream for a reason that does not pass by itself.
 var ErrEnded = errors.New("the broker has ended this surface's stream")
@@ -78,6 +83,13 @@ func (w *watch) over(err error) bool {
 
 // once follows one stream to its end.
 func (w *watch) once(ctx context.Context) error {
+	if w.after == nil { // so that a stream which is cut before its first event loses nothing
+		st, err := w.s.State(ctx)
+		if err != nil {
+			return err
+		}
+		w.moveTo(st.Cursor)
+	}
 	token, err := w.s.signIn(ctx)
 	if err != nil {
 		return err
@@ -101,18 +113,29 @@ func (w *watch) once(ctx context.Context) error {
 	for {
 		ev, err := reader.next()
 		if err != nil {
-			return errors.Join(err, context.Cause(ctx))
+			return cutOff(err, context.Cause(ctx))
 		}
 		quiet.alive()
 		if err := w.take(ev); err != nil {
 			return err
 		}
+		w.wait = firstRedial
 	}
+}
+
+// cutOff says why a stream ended: cause, when it was this program that ended it.
+func cutOff(err, cause error) error {
+	switch {
+	case cause != nil:
+		return cause
+	case errors.Is(err, errEventTooLarge):
+		return err
+	}
+	return fmt.Errorf("%w: the stream was cut off", ErrUnreachable)
 }
 
 // take handles one event of the stream.
 func (w *watch) take(ev sseEvent) error {
-	w.wait = firstRedial
 	switch ev.name {
 	case wire.StreamEpoch:
 		return decode(ev, func(b wire.EpochBox) error { return w.s.learnEpoch(b.Box) })
@@ -156,8 +179,7 @@ func (w *watch) moveTo(cursor uint64) { w.after = &cursor }
 func (w *watch) batch(b wire.StreamEvent) error {
 	h, events, err := w.s.openBatch(b.Batch)
 	if errors.Is(err, errUnknownEpoch) {
-		w.moveTo(b.Cursor)
-		return nil // of a time before this surface was linked
+		return w.unknown(h, b.Cursor)
 	}
 	if err != nil {
 		return err
@@ -187,6 +209,28 @@ func (w *watch) batch(b wire.StreamEvent) error {
 	return nil
 }
 
+// unknown passes over events whose keys were not given: rightly when they are older than this surface's grant. If not,
+// they are lost.
+func (w *watch) unknown(h proof.BatchHeader, cursor uint64) error {
+	w.moveTo(cursor)
+	p, err := w.s.dir.read(w.s.pairing)
+	if err != nil {
+		return err
+	}
+	grant, err := proof.OpenGrant(p.Dsig, p.Grant)
+	if err != nil {
+		return err
+	}
+	if h.Time < grant.Issued || w.missing[h.Epoch] {
+		return nil
+	}
+	if len(w.missing) >= maxEpochs {
+		clear(w.missing)
+	}
+	w.missing[h.Epoch] = true
+	return w.tell(Update{Gap: true, Cursor: cursor})
+}
+
 // What a batch is after the one before it.
 const (
 	inOrder = iota
@@ -196,12 +240,16 @@ const (
 
 // order holds the desktop's own count of its batches against what the broker brought.
 func (w *watch) order(h proof.BatchHeader) int {
-	last, seq := w.epoch, w.seq
-	if h.Epoch == last && h.Seq <= seq {
+	last, known := w.seqs[h.Epoch]
+	if known && h.Seq <= last {
 		return repeated
 	}
-	w.epoch, w.seq = h.Epoch, h.Seq
-	if h.Epoch == last && h.Seq > seq+1 || h.Epoch != last && !last.IsZero() && h.Seq > 1 {
+	first := len(w.seqs) == 0 // a reader that begins here has missed nothing
+	if len(w.seqs) >= maxEpochs {
+		clear(w.seqs)
+	}
+	w.seqs[h.Epoch] = h.Seq
+	if h.Seq > last+1 && !first {
 		return gap
 	}
 	return inOrder
@@ -245,6 +293,7 @@ func (w *watch) end(g wire.StreamGap) error {
 		w.s.mu.Lock()
 		w.s.token = ""
 		w.s.mu.Unlock()
+		return errTokenOver
 	}
 	return fmt.Errorf("the broker closed the stream: %s", g.Reason)
 }
