@@ -7,66 +7,69 @@ import (
 	"cowork.example.com/broker/pkg/wire"
 )
 
-// happening is an event and what it brings along.
+// happening is a trigger and what it brings along.
 type happening struct {
-	event  event
-	state  State  // result, tombstone: the state it carries
-	reason string // a stable code
-	result []byte // sealed
-	epoch  Epoch  // of the link that asks
-	stop   Stop
-	by     By
-	now    time.Time
+	trigger Trigger
+	state   State  // result, tombstone: the state it carries
+	reason  string // a stable code
+	result  []byte // sealed
+	epoch   Epoch  // of the link that asks
+	stop    Stop
+	by      By
+	now     time.Time
 }
 
 // apply changes a command as the table says, with its line, in the transaction. It returns what the table said.
-func apply(tx Tx, c *Command, h happening) (step, error) {
-	st := next(c.State, h.event, h.state)
-	switch st.verdict {
-	case ignore:
+func apply(tx Tx, c *Command, h happening) (Step, error) {
+	st := Next(c.State, h.trigger, h.state)
+	switch st.Verdict {
+	case Ignore:
 		return st, nil
-	case refuse:
+	case Refuse:
 		return st, tx.Note(lineOf(*c, audit.CommandResultRefused, audit.Refused, h))
-	case stay:
-		if st.fx == 0 && h.event != evSendAgain {
+	case Stay:
+		if st.Effects == 0 && h.trigger != OnSendAgain {
 			return st, nil
 		}
 	}
+	if st.Has(Alert) {
+		h.reason = "journal_changed"
+	}
 	before := c.State
 	change(c, st, h)
-	t, outcome := lineType(before, *c, h.event)
+	t, outcome := lineType(before, *c, h.trigger)
 	return st, tx.Save(*c, lineOf(*c, t, outcome, h))
 }
 
 // change does to the row in memory what a step says.
-func change(c *Command, st step, h happening) {
+func change(c *Command, st Step, h happening) {
 	c.Updated = h.now
-	if st.fx&fxToken != 0 {
+	if st.Has(NewToken) {
 		c.Token, c.Epoch = newToken(), h.epoch
 	}
-	if st.fx&fxCount != 0 {
+	if st.Has(CountDelivery) {
 		c.Deliveries++
 	}
-	if st.fx&fxStop != 0 {
+	if st.Has(SetStop) {
 		c.Stop = h.stop
 	}
-	if st.fx&fxUnheld != 0 {
+	if st.Has(ForgetHolder) {
 		c.Epoch = 0
 	}
-	if st.verdict != move {
+	if st.Verdict != Move {
 		return
 	}
-	c.State = st.to
+	c.State = st.To
 	if c.State.Terminal() {
 		c.Stop, c.Reason, c.Result = StopNone, h.reason, h.result
-		c.Skip = st.fx&fxSkip != 0
+		c.Skip = st.Has(TellSkipped)
 	}
 }
 
 // lineType says which line describes a change.
-func lineType(before State, c Command, e event) (audit.Type, audit.Outcome) {
+func lineType(before State, c Command, e Trigger) (audit.Type, audit.Outcome) {
 	switch {
-	case e == evItRan, e == evSendAgain:
+	case e == OnItRan, e == OnSendAgain:
 		return audit.CommandResolved, audit.Success
 	case before == OutcomeUnknown && c.State != OutcomeUnknown:
 		return audit.CommandLateTruth, outcomes[c.State]
@@ -83,10 +86,10 @@ func lineType(before State, c Command, e event) (audit.Type, audit.Outcome) {
 }
 
 // lineTypes are those of the events that end nothing and are not an acceptance.
-var lineTypes = map[event]audit.Type{
-	evClaim: audit.CommandLeased, evWait: audit.CommandWaiting, evAbsent: audit.CommandRequeued,
-	evExpire: audit.CommandStopAsked, evCancel: audit.CommandStopAsked, evStarted: audit.CommandStopAnswered,
-	evRestore: audit.CommandRequeued,
+var lineTypes = map[Trigger]audit.Type{
+	OnClaim: audit.CommandLeased, OnWait: audit.CommandWaiting, OnAbsent: audit.CommandRequeued,
+	OnExpire: audit.CommandStopAsked, OnCancel: audit.CommandStopAsked, OnStarted: audit.CommandStopAnswered,
+	OnRestore: audit.CommandRequeued,
 }
 
 var outcomes = map[State]audit.Outcome{

@@ -50,9 +50,9 @@ func claim(tx Tx, p PairingID, epoch Epoch, now time.Time) (Command, bool, error
 	if err != nil || c.Skip {
 		return c, err == nil, err
 	}
-	h := happening{event: evClaim, epoch: epoch, by: desktop(p), now: now}
+	h := happening{trigger: OnClaim, epoch: epoch, by: desktop(p), now: now}
 	if !c.Expires.After(now) {
-		h = happening{event: evExpire, stop: StopExpire, by: broker(), now: now}
+		h = happening{trigger: OnExpire, stop: StopExpire, by: broker(), now: now}
 	}
 	_, err = apply(tx, &c, h)
 	if c.Skip {
@@ -79,12 +79,12 @@ func (s *Service) Skipped(ctx context.Context, p PairingID, epoch Epoch, id Comm
 // Accepted records that the command is in the desktop's journal, or was confirmed by a person there. For a command
 // that has ended it does nothing. Stale: another lease has begun; the agent must report again.
 func (s *Service) Accepted(ctx context.Context, p PairingID, id CommandID, t Token, now time.Time) error {
-	return s.journalled(ctx, p, id, t, happening{event: evAccept, by: desktop(p), now: now})
+	return s.journalled(ctx, p, id, t, happening{trigger: OnAccept, by: desktop(p), now: now})
 }
 
 // Waiting records that the command waits for a person at the desktop; see Accepted.
 func (s *Service) Waiting(ctx context.Context, p PairingID, id CommandID, t Token, now time.Time) error {
-	return s.journalled(ctx, p, id, t, happening{event: evWait, by: desktop(p), now: now})
+	return s.journalled(ctx, p, id, t, happening{trigger: OnWait, by: desktop(p), now: now})
 }
 
 func (s *Service) journalled(ctx context.Context, p PairingID, id CommandID, t Token, h happening) error {
@@ -100,7 +100,7 @@ func (s *Service) journalled(ctx context.Context, p PairingID, id CommandID, t T
 			return fail(Stale, "another lease of this command has begun")
 		}
 		st, err := apply(tx, &c, h)
-		if err != nil || st.verdict == ignore {
+		if err != nil || st.Verdict == Ignore {
 			return err
 		}
 		return tx.RaiseHighWater(p, c.Sequence)
@@ -156,13 +156,13 @@ func (o Outcome) check() error {
 }
 
 func result(tx Tx, c *Command, o Outcome, now time.Time) (answer, err error) {
-	h := happening{event: evResult, state: o.State, reason: o.Reason, result: o.Sealed, by: desktop(c.Pairing), now: now}
+	h := happening{trigger: OnResult, state: o.State, reason: o.Reason, result: o.Sealed, by: desktop(c.Pairing), now: now}
 	switch {
 	case !c.Token.Equal(o.Token):
-		h.event, h.reason = evResultStale, "stale_token"
+		h.trigger, h.reason = OnResultStale, "stale_token"
 		answer = fail(Stale, "another lease of this command has begun")
 	case c.State == o.State && bytes.Equal(c.Result, o.Sealed):
-		h.event = evResultSame
+		h.trigger = OnResultSame
 	case c.State.column() == colTerminal:
 		h.reason = "another_result"
 		answer = fail(Conflict, "the command has ended with another result")
@@ -171,7 +171,7 @@ func result(tx Tx, c *Command, o Outcome, now time.Time) (answer, err error) {
 		c.Reported = true // the journal itself does not know, so a later report could say no more
 	}
 	st, err := apply(tx, c, h)
-	if err != nil || st.verdict == refuse {
+	if err != nil || st.Verdict == Refuse {
 		return answer, err
 	}
 	return nil, tx.RaiseHighWater(c.Pairing, c.Sequence)

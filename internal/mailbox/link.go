@@ -75,7 +75,7 @@ func restore(tx Tx, id PairingID, now time.Time) error {
 		return err
 	}
 	for _, c := range open {
-		if _, err := apply(tx, &c, happening{event: evRestore, reason: "restored", by: broker(), now: now}); err != nil {
+		if _, err := apply(tx, &c, happening{trigger: OnRestore, reason: "restored", by: broker(), now: now}); err != nil {
 			return err
 		}
 	}

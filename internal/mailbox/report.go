@@ -132,11 +132,11 @@ func (a *reporting) held(c Command) error {
 		}
 		return nil
 	}
-	h := happening{event: a.classify(c, row, present), epoch: a.epoch, reason: "report", by: desktop(a.p.ID), now: a.now}
-	if h.event == evAbsentWorn {
+	h := happening{trigger: a.classify(c, row, present), epoch: a.epoch, reason: "report", by: desktop(a.p.ID), now: a.now}
+	if h.trigger == OnAbsentWorn {
 		h.reason = "undeliverable"
 	}
-	c.Reported = !present && next(c.State, h.event, 0).to == OutcomeUnknown // left so by this report
+	c.Reported = !present && Next(c.State, h.trigger, 0).To == OutcomeUnknown // left so by this report
 	if _, err := apply(a.tx, &c, h); err != nil {
 		return err
 	}
@@ -147,29 +147,29 @@ func (a *reporting) held(c Command) error {
 	return nil
 }
 
-func (a *reporting) classify(c Command, row ReportRow, present bool) event {
+func (a *reporting) classify(c Command, row ReportRow, present bool) Trigger {
 	over := !c.Expires.After(a.now)
 	switch {
 	case present && row.Done != nil:
-		return evPresentDone
+		return OnPresentDone
 	case present && row.Waiting:
-		return evPresentWaiting
+		return OnPresentWaiting
 	case present:
-		return evPresent
+		return OnPresent
 	case !a.whole:
-		return evAbsentLost
+		return OnAbsentLost
 	case c.Epoch == 0 && c.Sequence <= a.rep.HighWater && (over || c.Stop.Asked()):
 		// Held by someone unknown, since the broker was restored, and the journal has had it. Another delivery would
 		// only repeat its result; when that is not allowed any more, nobody can say "never ran".
-		return evAbsentDone
+		return OnAbsentDone
 	case c.Stop == StopCancel:
-		return evAbsentStopped
+		return OnAbsentStopped
 	case over || c.Stop == StopExpire:
-		return evAbsentExpired
+		return OnAbsentExpired
 	case c.Deliveries >= MaxDeliveries:
-		return evAbsentWorn
+		return OnAbsentWorn
 	}
-	return evAbsent
+	return OnAbsent
 }
 
 // notHeld answers for a row whose command is not held here. Only outcome_unknown can still change.
@@ -194,7 +194,7 @@ func (a *reporting) notHeld(id CommandID, row ReportRow) error {
 	}
 	c.Reported = true
 	_, err = apply(a.tx, &c, happening{
-		event: evPresentDone, state: row.Done.State, reason: row.Done.Reason, result: row.Done.Sealed,
+		trigger: OnPresentDone, state: row.Done.State, reason: row.Done.Reason, result: row.Done.Sealed,
 		by: desktop(a.p.ID), now: a.now,
 	})
 	return err

@@ -19,7 +19,7 @@ func (s *Service) ItRan(ctx context.Context, p PairingID, id CommandID, by By, n
 			return err
 		}
 		c.Resolved = ItRan
-		_, err = apply(tx, &c, happening{event: evItRan, reason: ItRan, by: by, now: now})
+		_, err = apply(tx, &c, happening{trigger: OnItRan, reason: ItRan, by: by, now: now})
 		return err
 	})
 	return c, err
@@ -47,7 +47,7 @@ func (s *Service) SendAgain(ctx context.Context, id CommandID, d Draft, by By, n
 			return err
 		}
 		old.Resolved = SendAgain
-		_, err = apply(tx, &old, happening{event: evSendAgain, reason: string(c.ID), by: by, now: now})
+		_, err = apply(tx, &old, happening{trigger: OnSendAgain, reason: string(c.ID), by: by, now: now})
 		return err
 	})
 	return c, err

@@ -24,7 +24,7 @@ func (s *Service) Cancel(ctx context.Context, p PairingID, surface SurfaceID, id
 }
 
 func cancelled(by By, now time.Time) happening {
-	return happening{event: evCancel, stop: StopCancel, by: by, now: now}
+	return happening{trigger: OnCancel, stop: StopCancel, by: by, now: now}
 }
 
 // CloseSurface is what a surface's revocation does to the mailbox: its commands are cancelled, and none is taken any
@@ -89,9 +89,9 @@ func (s *Service) Stopped(ctx context.Context, p PairingID, epoch Epoch, id Comm
 		if !c.Stop.Asked() {
 			return fail(Conflict, "no stop was asked")
 		}
-		h := happening{event: evTombstone, state: c.Stop.outcome(), reason: "stopped", by: desktop(p), now: now}
+		h := happening{trigger: OnTombstone, state: c.Stop.outcome(), reason: "stopped", by: desktop(p), now: now}
 		if started {
-			h = happening{event: evStarted, stop: StopAnswered, reason: "started", by: desktop(p), now: now}
+			h = happening{trigger: OnStarted, stop: StopAnswered, reason: "started", by: desktop(p), now: now}
 		}
 		_, err = apply(tx, &c, h)
 		return err

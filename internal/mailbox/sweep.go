@@ -14,22 +14,22 @@ const sweepChunk = 200
 // has been over for ForgetAfter without a word becomes outcome_unknown. Call it every second or so.
 func (s *Service) Expire(ctx context.Context, now time.Time) error {
 	over := Filter{States: openStates, ExpiresBefore: now, StopNone: true, Limit: sweepChunk}
-	if err := s.sweep(ctx, over, happening{event: evExpire, stop: StopExpire, by: broker(), now: now}); err != nil {
+	if err := s.sweep(ctx, over, happening{trigger: OnExpire, stop: StopExpire, by: broker(), now: now}); err != nil {
 		return err
 	}
 	forgotten := Filter{States: heldStates, ExpiresBefore: now.Add(-ForgetAfter), Limit: sweepChunk}
-	return s.sweep(ctx, forgotten, happening{event: evForget, reason: "no_word", by: broker(), now: now})
+	return s.sweep(ctx, forgotten, happening{trigger: OnForget, reason: "no_word", by: broker(), now: now})
 }
 
 // Forget gives up every command of a pairing that is deleted: what is queued is cancelled, of the rest nothing can be
 // known any more.
 func (s *Service) Forget(ctx context.Context, p PairingID, by By, now time.Time) error {
 	queued := Filter{Pairing: p, States: []State{Queued}, Limit: sweepChunk}
-	if err := s.sweep(ctx, queued, happening{event: evCancel, reason: "pairing_deleted", by: by, now: now}); err != nil {
+	if err := s.sweep(ctx, queued, happening{trigger: OnCancel, reason: "pairing_deleted", by: by, now: now}); err != nil {
 		return err
 	}
 	held := Filter{Pairing: p, States: heldStates, Limit: sweepChunk}
-	return s.sweep(ctx, held, happening{event: evForget, reason: "pairing_deleted", by: by, now: now})
+	return s.sweep(ctx, held, happening{trigger: OnForget, reason: "pairing_deleted", by: by, now: now})
 }
 
 // sweep applies h to every command of the filter, a chunk at a time. Each must thereby leave the filter.

@@ -1,34 +1,36 @@
 package mailbox
 
-// event is what can happen to a command of our agent. Guards of the design's table are events of their own here, so
-// that the table has no conditions: classify a thing that happened, then look it up.
-type event uint8
+// Trigger is what can happen to a command of our agent. Guards of the design's table are triggers of their own here,
+// so that the table has no conditions: classify a thing that happened, then look it up. It is exported for the model,
+// which explores this very table.
+type Trigger uint8
 
+// The triggers.
 const (
-	evClaim          event = iota // by the newest epoch after its report; not expired, no stop asked
-	evAccept                      // in the journal, or confirmed locally; token current
-	evWait                        // needs local confirmation; token current
-	evResult                      // token current or of the last holder; not the result that stands
-	evResultSame                  // the result that stands, once more
-	evResultStale                 // any other token
-	evAbsent                      // report: the journal is whole and has no such row
-	evAbsentStopped               // ... and a stop was asked
-	evAbsentExpired               // ... and the time is over
-	evAbsentWorn                  // ... and this was the last delivery
-	evAbsentLost                  // report: no such row in a journal that is new or older than known
-	evAbsentDone                  // report to a restored broker: the journal had the row and was done with it
-	evPresent                     // report: the journal has the row
-	evPresentWaiting              // ... where it waits for a person
-	evPresentDone                 // ... done, and the report carries its result
-	evExpire                      // the time is over
-	evCancel                      // by the sender; or its surface or pairing was revoked
-	evTombstone                   // answer to a stop: not started, and never will be
-	evStarted                     // answer to a stop: started
-	evForget                      // 30 days after its time without word, or the pairing was deleted
-	evRestore                     // the broker's store was restored from a backup
-	evItRan                       // a person decides: it ran
-	evSendAgain                   // a person decides: send again
-	eventCount
+	OnClaim          Trigger = iota // by the newest epoch after its report; not expired, no stop asked
+	OnAccept                        // in the journal, or confirmed locally; token current
+	OnWait                          // needs local confirmation; token current
+	OnResult                        // token current or of the last holder; not the result that stands
+	OnResultSame                    // the result that stands, once more
+	OnResultStale                   // any other token
+	OnAbsent                        // report: the journal is whole and has no such row
+	OnAbsentStopped                 // ... and a stop was asked
+	OnAbsentExpired                 // ... and the time is over
+	OnAbsentWorn                    // ... and this was the last delivery
+	OnAbsentLost                    // report: no such row in a journal that is new or older than known
+	OnAbsentDone                    // report to a restored broker: the journal had the row and was done with it
+	OnPresent                       // report: the journal has the row
+	OnPresentWaiting                // ... where it waits for a person
+	OnPresentDone                   // ... done, and the report carries its result
+	OnExpire                        // the time is over
+	OnCancel                        // by the sender; or its surface or pairing was revoked
+	OnTombstone                     // answer to a stop: not started, and never will be
+	OnStarted                       // answer to a stop: started
+	OnForget                        // 30 days after its time without word, or the pairing was deleted
+	OnRestore                       // the broker's store was restored from a backup
+	OnItRan                         // a person decides: it ran
+	OnSendAgain                     // a person decides: send again
+	triggerCount
 )
 
 // column groups the states as the design's table does.
@@ -54,94 +56,101 @@ func (s State) column() column {
 	return column(s)
 }
 
-// verdict says what an event does.
-type verdict uint8
+// Verdict says what a trigger does.
+type Verdict uint8
 
+// The verdicts.
 const (
-	ignore verdict = iota // nothing changes and nothing is recorded
-	stay                  // the state stays, the effects take place
-	move                  // to another state
-	refuse                // 409 and an audit line
+	Ignore Verdict = iota // nothing changes and nothing is recorded
+	Stay                  // the state stays, the effects take place
+	Move                  // to another state
+	Refuse                // 409 and an audit line
 )
 
-// effect is what goes along with a step.
-type effect uint8
+// Effect is what goes along with a step, as bits.
+type Effect uint8
 
+// The effects.
 const (
-	fxToken  effect = 1 << iota // a new token, bound to the epoch of who asks
-	fxCount                     // one delivery more
-	fxStop                      // the stop wish of the event is set
-	fxSkip                      // the desktop lacks the envelope: deliver its header in its place
-	fxAlert                     // someone must be told
-	fxUnheld                    // the holder is unknown
+	NewToken      Effect = 1 << iota // a new token, bound to the epoch of who asks
+	CountDelivery                    // one delivery more
+	SetStop                          // the stop wish that the trigger brings is set
+	TellSkipped                      // the desktop lacks the envelope: deliver its header in its place
+	Alert                            // someone must be told
+	ForgetHolder                     // the holder is unknown
 )
 
-type step struct {
-	verdict verdict
-	to      State
-	fx      effect
+// Step is one cell of the table.
+type Step struct {
+	Verdict Verdict
+	To      State // for Move
+	Effects Effect
 }
 
-func to(s State, fx ...effect) step { return step{move, s, sum(fx)} }
+// Has says whether an effect goes along.
+func (s Step) Has(e Effect) bool { return s.Effects&e != 0 }
 
-func stays(fx ...effect) step { return step{stay, 0, sum(fx)} }
+func to(s State, fx ...Effect) Step { return Step{Move, s, sum(fx)} }
 
-func sum(fx []effect) (all effect) {
+func stays(fx ...Effect) Step { return Step{Stay, 0, sum(fx)} }
+
+func sum(fx []Effect) (all Effect) {
 	for _, f := range fx {
 		all |= f
 	}
 	return all
 }
 
-var refused = step{verdict: refuse}
+var refused = Step{Verdict: Refuse}
 
-// table is the column of our agent in docs/protocol's mailbox table. A cell that is missing is ignored.
-var table = [eventCount][columnCount]step{
-	evClaim:  {colQueued: to(Leased, fxToken, fxCount)},
-	evAccept: {colLeased: to(Accepted), colAccepted: stays(), colWaiting: to(Accepted)},
-	evWait:   {colLeased: to(WaitingLocal), colAccepted: to(WaitingLocal), colWaiting: stays()},
+// table is the life of a command of our agent: a row for each trigger, a column for each state. A cell that is missing
+// is ignored.
+var table = [triggerCount][columnCount]Step{
+	OnClaim:  {colQueued: to(Leased, NewToken, CountDelivery)},
+	OnAccept: {colLeased: to(Accepted), colAccepted: stays(), colWaiting: to(Accepted)},
+	OnWait:   {colLeased: to(WaitingLocal), colAccepted: to(WaitingLocal), colWaiting: stays()},
 
-	evResult: {
+	OnResult: {
 		colQueued: to(given), colLeased: to(given), colAccepted: to(given), colWaiting: to(given),
 		colTerminal: refused, colUnknown: to(given),
 	},
-	evResultSame:  {colTerminal: stays(), colUnknown: stays()},
-	evResultStale: {refused, refused, refused, refused, refused, refused},
+	OnResultSame:  {colTerminal: stays(), colUnknown: stays()},
+	OnResultStale: {refused, refused, refused, refused, refused, refused},
 
-	evAbsent:        {colLeased: to(Queued), colAccepted: to(OutcomeUnknown), colWaiting: to(OutcomeUnknown)},
-	evAbsentStopped: {colLeased: to(Cancelled, fxSkip), colAccepted: to(OutcomeUnknown), colWaiting: to(OutcomeUnknown)},
-	evAbsentExpired: {colLeased: to(Expired, fxSkip), colAccepted: to(OutcomeUnknown), colWaiting: to(OutcomeUnknown)},
-	evAbsentWorn:    {colLeased: to(Failed, fxSkip), colAccepted: to(OutcomeUnknown), colWaiting: to(OutcomeUnknown)},
-	evAbsentLost: {
-		colLeased: to(OutcomeUnknown, fxAlert), colAccepted: to(OutcomeUnknown, fxAlert), colWaiting: to(OutcomeUnknown, fxAlert),
+	OnAbsent:        {colLeased: to(Queued), colAccepted: to(OutcomeUnknown), colWaiting: to(OutcomeUnknown)},
+	OnAbsentStopped: {colLeased: to(Cancelled, TellSkipped), colAccepted: to(OutcomeUnknown), colWaiting: to(OutcomeUnknown)},
+	OnAbsentExpired: {colLeased: to(Expired, TellSkipped), colAccepted: to(OutcomeUnknown), colWaiting: to(OutcomeUnknown)},
+	OnAbsentWorn:    {colLeased: to(Failed, TellSkipped), colAccepted: to(OutcomeUnknown), colWaiting: to(OutcomeUnknown)},
+	OnAbsentLost: {
+		colLeased: to(OutcomeUnknown, Alert), colAccepted: to(OutcomeUnknown, Alert), colWaiting: to(OutcomeUnknown, Alert),
 	},
-	evAbsentDone:     {colLeased: to(OutcomeUnknown)},
-	evPresent:        {colLeased: to(Accepted, fxToken), colAccepted: stays(fxToken), colWaiting: to(Accepted, fxToken)},
-	evPresentWaiting: {colLeased: to(Accepted, fxToken), colAccepted: stays(fxToken), colWaiting: stays(fxToken)},
-	evPresentDone: {
-		colLeased: to(Accepted, fxToken), colAccepted: stays(fxToken), colWaiting: to(Accepted, fxToken),
+	OnAbsentDone:     {colLeased: to(OutcomeUnknown)},
+	OnPresent:        {colLeased: to(Accepted, NewToken), colAccepted: stays(NewToken), colWaiting: to(Accepted, NewToken)},
+	OnPresentWaiting: {colLeased: to(Accepted, NewToken), colAccepted: stays(NewToken), colWaiting: stays(NewToken)},
+	OnPresentDone: {
+		colLeased: to(Accepted, NewToken), colAccepted: stays(NewToken), colWaiting: to(Accepted, NewToken),
 		colUnknown: to(given),
 	},
 
-	evExpire: {colQueued: to(Expired, fxSkip), colLeased: stays(fxStop), colAccepted: stays(fxStop), colWaiting: stays(fxStop)},
-	evCancel: {colQueued: to(Cancelled, fxSkip), colLeased: stays(fxStop), colAccepted: stays(fxStop), colWaiting: stays(fxStop)},
+	OnExpire: {colQueued: to(Expired, TellSkipped), colLeased: stays(SetStop), colAccepted: stays(SetStop), colWaiting: stays(SetStop)},
+	OnCancel: {colQueued: to(Cancelled, TellSkipped), colLeased: stays(SetStop), colAccepted: stays(SetStop), colWaiting: stays(SetStop)},
 
-	evTombstone: {colLeased: to(given, fxSkip), colAccepted: to(given), colWaiting: to(given)},
-	evStarted:   {colLeased: to(Accepted, fxStop), colAccepted: stays(fxStop), colWaiting: to(Accepted, fxStop)},
-	evForget:    {colLeased: to(OutcomeUnknown), colAccepted: to(OutcomeUnknown), colWaiting: to(OutcomeUnknown)},
-	evRestore: {
-		colQueued: to(Leased, fxUnheld), colLeased: stays(fxUnheld), colAccepted: to(Leased, fxUnheld), colWaiting: to(Leased, fxUnheld),
+	OnTombstone: {colLeased: to(given, TellSkipped), colAccepted: to(given), colWaiting: to(given)},
+	OnStarted:   {colLeased: to(Accepted, SetStop), colAccepted: stays(SetStop), colWaiting: to(Accepted, SetStop)},
+	OnForget:    {colLeased: to(OutcomeUnknown), colAccepted: to(OutcomeUnknown), colWaiting: to(OutcomeUnknown)},
+	OnRestore: {
+		colQueued: to(Leased, ForgetHolder), colLeased: stays(ForgetHolder), colAccepted: to(Leased, ForgetHolder), colWaiting: to(Leased, ForgetHolder),
 	},
-	evItRan:     {colUnknown: to(Completed)},
-	evSendAgain: {colUnknown: stays()},
+	OnItRan:     {colUnknown: to(Completed)},
+	OnSendAgain: {colUnknown: stays()},
 }
 
-// next looks a thing that happened up. It is the only place where a command's state is decided. carried is the state
-// that the event brings along, where it brings one.
-func next(s State, e event, carried State) step {
-	st := table[e][s.column()]
-	if st.verdict == move && st.to == given {
-		st.to = carried
+// Next looks a thing that happened up. It is the only place where a command's state is decided. carried is the state
+// that the trigger brings along, where it brings one.
+func Next(s State, t Trigger, carried State) Step {
+	st := table[t][s.column()]
+	if st.Verdict == Move && st.To == given {
+		st.To = carried
 	}
 	return st
 }

@@ -67,7 +67,7 @@ func Run(t *testing.T, open Open) {
 		{"Pairings", testPairings},
 		{"Surfaces", testSurfaces},
 		{"Links", testLinks},
-		//		{"RandomLives", testRandomLives},
+		{"RandomLives", testRandomLives},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, open) })
 	}
