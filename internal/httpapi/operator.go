@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"time"
 
 	"cowork.example.com/broker/internal/limits"
@@ -60,7 +61,15 @@ func (s *Server) revokeCode(w http.ResponseWriter, r *http.Request) error {
 	if err := empty(w, r); err != nil {
 		return err
 	}
-	if err := s.cfg.Enrolment.Revoke(r.Context(), r.PathValue("id"), operator(), s.now()); err != nil {
+	codes, err := s.cfg.Enrolment.List(r.Context())
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	if !slices.ContainsFunc(codes, func(c pairing.CodeRecord) bool { return c.ID == id }) {
+		return notFound()
+	}
+	if err := s.cfg.Enrolment.Revoke(r.Context(), id, operator(), s.now()); err != nil {
 		return err
 	}
 	return done(w)
