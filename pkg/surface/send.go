@@ -165,15 +165,14 @@ func (s *Surface) deliver(ctx context.Context, p *profile, item sent) (Sent, err
 // surface's folder was restored. A lie only leads to the desktop's refusal.
 func adopt(p *profile, err error) bool {
 	refused, ok := errors.AsType[*wire.Problem](err)
-	if !ok || refused.Code != wire.CodeOrderConflict || refused.ExpectedSeq <= p.Seq+1 {
+	if !ok || refused.Code != wire.CodeOrderConflict || refused.ExpectedSeq == 0 || len(refused.ExpectedPrev) != len(p.Hash) {
 		return false
 	}
-	var prev proof.Digest
-	if len(refused.ExpectedPrev) != len(prev) {
+	said := proof.Chain{Seq: refused.ExpectedSeq - 1, Hash: proof.Digest(refused.ExpectedPrev)}
+	if said == p.chain() {
 		return false
 	}
-	copy(prev[:], refused.ExpectedPrev)
-	p.setChain(proof.Chain{Seq: refused.ExpectedSeq - 1, Hash: prev})
+	p.setChain(said)
 	return true
 }
 

@@ -139,7 +139,8 @@ func (s *Surface) signIn(ctx context.Context) (string, error) {
 		return "", &wire.Problem{Code: wire.CodeForbidden, Title: "this is not the broker that the surface was linked through"}
 	}
 	auth := proof.SurfaceAuth{
-		Origin: p.Origin, Broker: p.Key, Pairing: s.pairing, Surface: s.id, Nonce: nonce.Nonce, Time: s.opts.now().UnixMilli(),
+		Origin: p.Origin, Broker: p.Key, Pairing: s.pairing, Surface: s.id, Nonce: nonce.Nonce,
+		Time: nonce.Time, // the broker's: the nonce makes it fresh, and this surface's clock may be off
 	}
 	req := wire.AuthTokenRequest{
 		Pairing: who.Pairing, Surface: who.Surface, Nonce: auth.Nonce, Time: auth.Time, Signature: auth.Sign(s.signer()),
