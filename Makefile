@@ -27,11 +27,15 @@ build: ## build the programs into bin/: static, stripped, each under 35 MB
 build-chaos: ## build the same with the clock offset of the fault tests into bin/chaos/
 	@scripts/build.sh chaos
 
-run: build ## start broker, agent and OpenCode on this machine and show a link
-	@scripts/run.sh
+run: build build/demo ## start broker, agent and OpenCode on this machine and show a link
+	@OPENCODE_BIN=$$(scripts/opencode.sh); export OPENCODE_BIN; exec build/demo run
 
-demo: build ## the whole main job, driven through the built programs, then exit
-	@OPENCODE_BIN=$$(scripts/opencode.sh); export OPENCODE_BIN; go run ./e2e/demo
+demo: build build/demo ## the whole main job, driven through the built programs, then exit
+	@OPENCODE_BIN=$$(scripts/opencode.sh); export OPENCODE_BIN; exec build/demo
+
+.PHONY: build/demo
+build/demo:
+	@go build -o build/ ./e2e/demo ./e2e/scriptedmodel
 
 test: ## everything: unit, model, real OpenCode, end to end, fuzz, faults
 	@$(MAKE) test-unit model test-opencode test-e2e fuzz test-faults

@@ -25,6 +25,8 @@ func linkCommand() *ucli.Command {
 			&ucli.BoolFlag{Name: "code", Usage: "show a code to type instead of a link"},
 			&ucli.BoolFlag{Name: "decide", Usage: "the device may also answer approvals: answer the question with yes"},
 			&ucli.BoolFlag{Name: "no-decide", Usage: "answer the question with no"},
+			&ucli.BoolFlag{Name: "qr", Usage: "draw the QR code even where the output is no terminal"},
+			&ucli.BoolFlag{Name: "show-only", Usage: "show the link or code and end; digits cannot be typed, so nothing is linked"},
 		},
 		Action: link,
 	}
@@ -55,6 +57,9 @@ func link(c *ucli.Context) error {
 	}
 	if err := show(c, ticket); err != nil {
 		return err
+	}
+	if c.Bool("show-only") {
+		return fail(cl.LinkCancel(c.Context, c.String("pairing")))
 	}
 	l := &linking{c: c, cl: cl}
 	if err := l.follow(); err != nil {
@@ -87,7 +92,7 @@ func show(c *ucli.Context, t agent.LinkTicket) error {
 		_, err := fmt.Fprintf(w, "\nType this code into the device:  %s\n(valid for three minutes, once)\n\n", t.Code)
 		return err
 	}
-	if cli.IsTerminal(w) {
+	if cli.IsTerminal(w) || c.Bool("qr") {
 		if err := drawQR(w, t.Link); err != nil {
 			return err
 		}

@@ -93,7 +93,7 @@ func config(c *ucli.Context) (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, cli.Fail(cli.Usage, err)
 	}
-	log, err := telemetry.NewLogger(c.App.ErrWriter, "", level)
+	log, err := telemetry.NewLogger(c.App.ErrWriter, telemetry.LogAuto, level)
 	if err != nil {
 		return agent.Config{}, err
 	}

@@ -2,12 +2,15 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
+
+	"cowork.example.com/broker/internal/agent"
+	"cowork.example.com/broker/pkg/proof"
 )
 
 // Desktop is one desktop of the lab.
@@ -29,14 +32,30 @@ func (d *Desktop) Dir() string { return filepath.Join(d.lab.Dir, d.Name) }
 
 func (d *Desktop) with(args ...string) []string { return append([]string{"--state", d.Dir()}, args...) }
 
-// Enrol redeems a fresh code.
-func (d *Desktop) Enrol(ctx context.Context) error {
+// Enrol redeems a fresh code under the desktop's name.
+func (d *Desktop) Enrol(ctx context.Context) error { return d.EnrolAs(ctx, d.Name) }
+
+// EnrolAs is Enrol under another name.
+func (d *Desktop) EnrolAs(ctx context.Context, host string) error {
 	code, err := d.lab.Code(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = d.lab.Must(ctx, code+"\n", "desktop-agent", d.with("enrol", "--broker", d.lab.URL(), "--host", d.Name, "-")...)
+	_, err = d.lab.Must(ctx, code+"\n", "desktop-agent", d.with("enrol", "--broker", d.lab.URL(), "--host", host, "-")...)
 	return err
+}
+
+// Label makes a name that the protocol takes of any text.
+func Label(text string) string { return proof.CleanLabel(text) }
+
+// Must runs a command of the agent that has to succeed.
+func (d *Desktop) Must(ctx context.Context, args ...string) (string, error) {
+	return d.lab.Must(ctx, "", "desktop-agent", d.with(args...)...)
+}
+
+// JSON runs a command of the agent with --json and decodes it.
+func (d *Desktop) JSON(ctx context.Context, v any, args ...string) error {
+	return d.lab.JSON(ctx, "", v, "desktop-agent", d.with(args...)...)
 }
 
 // Start runs the agent and waits until its tunnel is up.
@@ -53,35 +72,22 @@ func (d *Desktop) StartOnly() (*Proc, error) {
 	return d.lab.Start("desktop-agent", d.with(append([]string{"run", "--project", "app=" + d.Project}, d.Args...)...)...)
 }
 
-// Status is what `desktop-agent status --json` says, as far as tests ask.
-type Status struct {
-	PID      int `json:"pid"`
-	Executor struct {
-		Executor string `json:"executor"`
-		State    string `json:"state"`
-		PID      int    `json:"pid"`
-		Address  string `json:"address"`
-	} `json:"executor"`
-	Pairings []struct {
-		Pairing  string `json:"pairing"`
-		Link     string `json:"link"`
-		Resolved int    `json:"resolved"`
-	} `json:"pairings"`
-}
+// Status is what `desktop-agent status --json` says.
+type Status = agent.Status
 
 // Status asks the running agent.
 func (d *Desktop) Status(ctx context.Context) (Status, error) {
 	var s Status
-	return s, d.lab.JSON(ctx, "", &s, "desktop-agent", d.with("status")...)
+	return s, d.JSON(ctx, &s, "status")
 }
 
 // AwaitOnline waits until the agent says that its tunnel is up and its executor is ready.
 func (d *Desktop) AwaitOnline(ctx context.Context, p *Proc) error {
-	deadline := time.Now().Add(startTime)
+	deadline := time.Now().Add(StartTime)
 	var last error
 	var s Status
 	for time.Now().Before(deadline) {
-		if s, last = d.Status(ctx); last == nil && s.Executor.State == "ready" && len(s.Pairings) > 0 && s.Pairings[0].Link == "connected" {
+		if s, last = d.Status(ctx); last == nil && s.Executor.State == "ready" && len(s.Pairings) > 0 && s.Pairings[0].Link.State == "connected" {
 			return nil
 		}
 		select {
@@ -129,46 +135,50 @@ func (s *Surface) Start(args ...string) (*Proc, error) {
 	return s.lab.Start("surface", s.with(args...)...)
 }
 
-var (
-	linkText   = regexp.MustCompile(`(https?://\S+/p#1\.\S+)`)
-	digitsText = regexp.MustCompile(`Type these digits into the desktop:\s+([0-9]+) ([0-9]+)`)
+// What the programs print when a device is linked.
+const (
+	linkText   = `(https?://\S+/p#1\.\S+)`
+	digitsText = `Type these digits into the desktop:\s+([0-9]+) ([0-9]+)`
 )
 
 // Link links a surface by a link: the agent shows it, the surface joins, the digits go to the agent's prompt.
 func (s *Surface) Link(ctx context.Context, d *Desktop, decide bool) error {
-	yes := "n"
+	_, _, err := s.LinkAloud(ctx, d, decide)
+	return err
+}
+
+// LinkAloud is Link, and returns what the desktop and the surface said.
+func (s *Surface) LinkAloud(ctx context.Context, d *Desktop, decide bool) (desk, phone string, err error) {
+	question := "--no-decide"
 	if decide {
-		yes = "y"
+		question = "--decide"
 	}
-	at, err := s.lab.Start("desktop-agent", d.with("link")...)
+	at, err := s.lab.Start("desktop-agent", d.with("link", question)...)
 	if err != nil {
-		return err
-	}
-	if err := at.Type(yes); err != nil {
-		return err
-	}
-	shown, err := at.Await(linkText.String(), startTime)
-	if err != nil {
-		return err
+		return "", "", err
 	}
 	join, err := s.lab.Start("surface", s.with("link", "--label", s.Name, "-")...)
 	if err != nil {
-		return err
+		return "", "", err
+	}
+	shown, err := at.Await(linkText, StartTime)
+	if err != nil {
+		return "", "", err
 	}
 	if err := join.Type(shown[1]); err != nil {
-		return err
+		return "", "", err
 	}
-	digits, err := join.Await(digitsText.String(), startTime)
+	digits, err := join.Await(digitsText, StartTime)
 	if err != nil {
-		return err
+		return at.Output(), join.Output(), err
 	}
 	if err := at.Type(strings.Join(digits[1:], "")); err != nil {
-		return err
+		return at.Output(), join.Output(), err
 	}
 	for _, p := range []*Proc{join, at} {
 		if code := p.Code(); code != 0 {
-			return fmt.Errorf("linking: %s ended with exit %d\n%s", p.Name, code, tail(p.Output()))
+			err = errors.Join(err, fmt.Errorf("linking: %s ended with exit %d\n%s", p.Name, code, tail(p.Output())))
 		}
 	}
-	return nil
+	return at.Output(), join.Output(), err
 }

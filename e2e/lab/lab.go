@@ -28,8 +28,8 @@ type Lab struct {
 	procs []*Proc
 }
 
-// startTime is how long a program may take to be ready on a busy machine.
-const startTime = 90 * time.Second
+// StartTime is how long a program may take to be ready on a busy machine.
+const StartTime = 90 * time.Second
 
 // New makes a lab in a new folder under /tmp.
 func New(bin string) (*Lab, error) {
@@ -85,9 +85,14 @@ func (l *Lab) Home() string {
 
 // Start runs a program of the lab in the background.
 func (l *Lab) Start(name string, args ...string) (*Proc, error) {
-	cmd := exec.Command(filepath.Join(l.Bin, name), args...)
+	return l.StartAt(filepath.Join(l.Bin, name), args...)
+}
+
+// StartAt runs the program at path in the background, in the lab's environment.
+func (l *Lab) StartAt(path string, args ...string) (*Proc, error) {
+	cmd := exec.Command(path, args...)
 	cmd.Env, cmd.Dir = l.env(), l.Dir
-	p, err := start(name, cmd, l.Tee)
+	p, err := start(filepath.Base(path), cmd, l.Tee)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +161,7 @@ func (l *Lab) StartBroker(args ...string) (*Proc, error) {
 
 // awaitDial waits until the broker takes connections.
 func (l *Lab) awaitDial(p *Proc) error {
-	deadline := time.Now().Add(startTime)
+	deadline := time.Now().Add(StartTime)
 	for {
 		if c, err := net.DialTimeout("tcp", l.Addr, time.Second); err == nil {
 			return c.Close()
