@@ -10,6 +10,7 @@ import (
 
 	"cowork.example.com/broker/internal/keystore"
 	"cowork.example.com/broker/internal/opencode"
+	"cowork.example.com/broker/pkg/tunnel"
 	"cowork.example.com/broker/pkg/wire"
 )
 
@@ -63,4 +64,9 @@ func MachineID() string {
 		}
 	}
 	return ""
+}
+
+// Network is how the tunnels get out: PEM of more authorities, and a proxy ("" is the environment's, "direct" none).
+func Network(extraCA []byte, proxy string) tunnel.DialConfig {
+	return tunnel.DialConfig{ExtraCA: extraCA, Proxy: proxy}
 }

@@ -202,9 +202,14 @@ func (d *desktop) link(label string, scope proof.Scope) *phone {
 		d.t.Fatal(err)
 	}
 	p := &phone{keys: keys, id: keys.ID(d.id), label: label}
+	now := d.now()
+	grant := proof.Grant{
+		Pairing: d.id, Surface: p.id, Ssig: keys.Ssig(), Skem: keys.Skem(), Scopes: proof.ScopesUpTo(scope), Serial: 1,
+		Issued: now.UnixMilli(), NotAfter: now.Add(90 * 24 * time.Hour).UnixMilli(), Transcript: proof.Digest{1},
+	}
 	put := journal.PutSurface(journal.Surface{
-		Pairing: d.id, ID: p.id, Label: label, Scopes: proof.ScopesUpTo(scope), Ssig: keys.Ssig(), Skem: keys.Skem(), Grant: []byte("g"),
-		Serial: 1, Issued: d.now(), NotAfter: d.now().Add(90 * 24 * time.Hour),
+		Pairing: d.id, ID: p.id, Label: label, Scopes: grant.Scopes, Ssig: grant.Ssig, Skem: grant.Skem,
+		Grant: grant.Sign(d.keys.Signer()), Serial: 1, Issued: now, NotAfter: now.Add(90 * 24 * time.Hour),
 	})
 	if d.agent != nil {
 		d.record(d.agent.journal, put)
