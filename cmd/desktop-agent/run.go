@@ -15,7 +15,6 @@ import (
 	"cowork.example.com/broker/cmd/internal/cli"
 	"cowork.example.com/broker/internal/agent"
 	"cowork.example.com/broker/internal/telemetry"
-	"cowork.example.com/broker/pkg/tunnel"
 	"cowork.example.com/broker/pkg/wire"
 )
 
@@ -111,7 +110,7 @@ func config(c *ucli.Context) (agent.Config, error) {
 	}
 	return agent.Config{
 		StateDir: dir, Secrets: secrets, Executor: executor, Machine: agent.MachineID(), Version: telemetry.BuildInfo().Version,
-		Dial: tunnel.DialConfig{ExtraCA: pem, Proxy: c.String("proxy")}, HTTP: client, Logger: log, Now: telemetry.Now,
+		Dial: agent.Network(pem, c.String("proxy")), HTTP: client, Logger: log, Now: telemetry.Now,
 	}, nil
 }
 

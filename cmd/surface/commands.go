@@ -11,7 +11,6 @@ import (
 
 	"cowork.example.com/broker/cmd/internal/cli"
 	"cowork.example.com/broker/internal/telemetry"
-	"cowork.example.com/broker/pkg/proof"
 	"cowork.example.com/broker/pkg/surface"
 	"cowork.example.com/broker/pkg/wire"
 )
@@ -31,12 +30,12 @@ func finish(c *ucli.Context, o surface.Outcome, err error) error {
 }
 
 // ask sends a command without effect and returns its signed result.
-func ask(c *ucli.Context, kind proof.Kind, payload any) (wire.ResultBody, error) {
+func ask(c *ucli.Context, send func(*surface.Surface, func(surface.Outcome)) (surface.Outcome, error)) (wire.ResultBody, error) {
 	s, err := open(c)
 	if err != nil {
 		return wire.ResultBody{}, fail(err)
 	}
-	o, err := s.Do(c.Context, kind, payload, func(o surface.Outcome) {
+	o, err := send(s, func(o surface.Outcome) {
 		if !o.Done() && !o.Command.DesktopOnline {
 			_, _ = fmt.Fprintln(c.App.ErrWriter, asleep(o.Command))
 		}
@@ -54,7 +53,9 @@ func sessionsCommand() *ucli.Command {
 			if err := cli.WantArgs(c, 0, 0); err != nil {
 				return err
 			}
-			body, err := ask(c, proof.Status, wire.Status{})
+			body, err := ask(c, func(s *surface.Surface, tell func(surface.Outcome)) (surface.Outcome, error) {
+				return s.Status(c.Context, tell)
+			})
 			if err != nil {
 				return err
 			}
@@ -80,7 +81,10 @@ func historyCommand() *ucli.Command {
 			if err := cli.WantArgs(c, 1, 1); err != nil {
 				return err
 			}
-			body, err := ask(c, proof.History, wire.History{SessionID: c.Args().First(), Before: c.String("before"), Limit: c.Int("limit")})
+			page := wire.History{SessionID: c.Args().First(), Before: c.String("before"), Limit: c.Int("limit")}
+			body, err := ask(c, func(s *surface.Surface, tell func(surface.Outcome)) (surface.Outcome, error) {
+				return s.History(c.Context, page, tell)
+			})
 			if err != nil {
 				return err
 			}
@@ -125,7 +129,7 @@ func abortCommand() *ucli.Command {
 					return err
 				}
 			}
-			o, err := s.Do(c.Context, proof.Abort, wire.Abort{SessionID: c.Args().First(), MessageID: turn}, steps(c.App.ErrWriter))
+			o, err := s.Abort(c.Context, wire.Abort{SessionID: c.Args().First(), MessageID: turn}, steps(c.App.ErrWriter))
 			return finish(c, o, err)
 		},
 	}
@@ -133,7 +137,7 @@ func abortCommand() *ucli.Command {
 
 // runningTurn asks which turn runs, so that an abort names it and can end no later one.
 func runningTurn(c *ucli.Context, s *surface.Surface, session string) (string, error) {
-	o, err := s.Do(c.Context, proof.Status, wire.Status{}, nil)
+	o, err := s.Status(c.Context, nil)
 	if err != nil {
 		return "", fail(err)
 	}
@@ -220,11 +224,11 @@ func revoke(c *ucli.Context) error {
 		return err
 	}
 	if c.Bool("pairing") {
-		o, err := s.Do(c.Context, proof.RevokePairing, wire.RevokePairing{}, steps(c.App.ErrWriter))
+		o, err := s.RevokePairing(c.Context, steps(c.App.ErrWriter))
 		return finish(c, o, err)
 	}
 	if target != info.Surface {
-		o, err := s.Do(c.Context, proof.RevokeSurface, wire.RevokeSurface{Surface: target}, steps(c.App.ErrWriter))
+		o, err := s.RevokeSurface(c.Context, target, steps(c.App.ErrWriter))
 		return finish(c, o, err)
 	}
 	return endSelf(c, s)

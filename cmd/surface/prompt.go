@@ -10,7 +10,6 @@ import (
 	ucli "github.com/urfave/cli/v2"
 
 	"cowork.example.com/broker/cmd/internal/cli"
-	"cowork.example.com/broker/pkg/proof"
 	"cowork.example.com/broker/pkg/surface"
 	"cowork.example.com/broker/pkg/wire"
 )
@@ -65,7 +64,7 @@ func prompt(c *ucli.Context) error {
 	}
 	tell := steps(c.App.ErrWriter)
 	payload := wire.Prompt{SessionID: session, Text: text, Agent: c.String("agent"), Variant: c.String("variant")}
-	sent, err := s.Send(c.Context, proof.Prompt, payload)
+	sent, err := s.Prompt(c.Context, payload)
 	if err != nil {
 		return fail(err)
 	}
@@ -85,7 +84,7 @@ func prompt(c *ucli.Context) error {
 	if c.Bool("no-follow") {
 		return printAnswer(c, a)
 	}
-	f := &follower{c: c, turn: a.Turn, session: session, text: map[string]string{}}
+	f := &follower{c: c, turn: a.Turn, session: session, text: map[string]string{}, tools: map[string]string{}}
 	if err := f.follow(c.Context, s, st.Cursor); err != nil {
 		return fail(err)
 	}
@@ -134,7 +133,7 @@ func sessionFor(c *ucli.Context, s *surface.Surface) (string, error) {
 		return id, nil
 	}
 	in := wire.CreateSession{Project: c.String("project"), Title: c.String("title")}
-	o, err := s.Do(c.Context, proof.CreateSession, in, func(o surface.Outcome) {
+	o, err := s.CreateSession(c.Context, in, func(o surface.Outcome) {
 		if !o.Done() && !o.Command.DesktopOnline {
 			_, _ = fmt.Fprintln(c.App.ErrWriter, asleep(o.Command))
 		}
@@ -160,6 +159,7 @@ type follower struct {
 	message string
 	order   []string
 	text    map[string]string // by part
+	tools   map[string]string // the state shown last, by part
 	printed int               // bytes of the last part that stand on the terminal
 	last    string            // part
 }
@@ -190,7 +190,7 @@ func (f *follower) event(u surface.Update) error {
 	case wire.EventPart:
 		return onData(e, func(p wire.Part) error { return f.part(e, p) })
 	case wire.EventRequestOpen:
-		if e.SessionID == f.session && e.Sealed == proof.KeyView {
+		if e.SessionID == f.session && !e.Decide {
 			return onData(e, f.asked)
 		}
 	case wire.EventTurnEnded:
@@ -213,7 +213,7 @@ func (f *follower) asked(r wire.RequestSummary) error {
 	if r.Kind == "question" {
 		how = "surface answer " + r.ID
 	}
-	_, err := fmt.Fprintf(f.c.App.ErrWriter, "the desktop asks (%s): see `surface requests`, then `%s`\n", cli.Clean(r.Kind+" "+r.Action), cli.Clean(how))
+	_, err := fmt.Fprintf(f.c.App.ErrWriter, "the desktop asks (%s): see `surface requests`, then `%s`\n", cli.Clean(strings.TrimSpace(r.Kind+" "+r.Action)), cli.Clean(how))
 	return err
 }
 
@@ -222,6 +222,10 @@ func (f *follower) part(e *surface.Event, p wire.Part) error {
 	case "text":
 		return f.grow(e, p.ID, p.Text)
 	case "tool":
+		if f.tools[p.ID] == p.State {
+			return nil
+		}
+		f.tools[p.ID] = p.State
 		f.newline()
 		_, err := fmt.Fprintf(f.c.App.ErrWriter, "[%s %s]\n", cli.Clean(p.Tool), cli.Clean(p.State))
 		return err

@@ -10,7 +10,6 @@ import (
 
 	"cowork.example.com/broker/cmd/internal/cli"
 	"cowork.example.com/broker/internal/telemetry"
-	"cowork.example.com/broker/pkg/proof"
 	"cowork.example.com/broker/pkg/surface"
 	"cowork.example.com/broker/pkg/wire"
 )
@@ -67,7 +66,7 @@ func showJSON(c *ucli.Context, u surface.Update) error {
 	l := line{Cursor: u.Cursor}
 	switch {
 	case u.Event != nil:
-		l.Kind, l.Event, l.Decide = "event", &u.Event.Event, u.Event.Sealed == proof.KeyDecide
+		l.Kind, l.Event, l.Decide = "event", &u.Event.Event, u.Event.Decide
 	case u.Result != nil:
 		l.Kind, l.Command = "result", &u.Result.Command
 		if u.Result.Signed {

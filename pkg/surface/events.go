@@ -14,7 +14,7 @@ import (
 // Event is something that happened on the desktop, verified and opened.
 type Event struct {
 	wire.Event
-	Sealed proof.EpochKey // which key it was sealed with: KeyDecide has a request's full text
+	Decide bool // sealed for those who decide: a request's full text
 }
 
 // maxEpochs bounds the keys that are remembered.
@@ -74,7 +74,7 @@ func (s *Surface) openBatch(raw []byte) (proof.BatchHeader, []Event, error) {
 	}
 	events := make([]Event, len(plain))
 	for i, e := range plain {
-		events[i] = Event{Event: e, Sealed: h.Key}
+		events[i] = Event{Event: e, Decide: h.Key == proof.KeyDecide}
 	}
 	return h, events, nil
 }
@@ -91,7 +91,7 @@ type Request struct {
 func (s *Surface) requestOf(e Event) (Request, error) {
 	var r Request
 	r.Shown = s.opts.now()
-	if e.Sealed == proof.KeyDecide {
+	if e.Decide {
 		r.Full = &wire.Request{}
 		if err := json.Unmarshal(e.Data, r.Full); err != nil {
 			return r, fmt.Errorf("the desktop's request cannot be read: %w", err)
