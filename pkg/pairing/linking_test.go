@@ -373,6 +373,33 @@ func TestNameplatesAreUniqueAndRunOut(t *testing.T) {
 	}
 }
 
+// An ended pairing and its surfaces are as unknown as one that never was.
+func TestSignInAtAnEndedPairing(t *testing.T) {
+	s := newWorld(t).open(proof.ModeLink)
+	linked, surface := s.grant(s.reveal())
+	if _, err := s.from.Grant(linked.Message, start); err != nil {
+		t.Fatal(err)
+	}
+	joined, err := s.from.Joined()
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth := proof.SurfaceAuth{Origin: origin, Broker: brokerKey, Pairing: s.p.ID, Surface: surface.ID, Nonce: []byte("n"), Time: start.UnixMilli()}
+	for _, end := range []func() error{
+		func() error { return nil },
+		func() error { return s.registry.Revoke(t.Context(), s.p.ID, "operator", operator, start) },
+	} {
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		p, _ := s.store.Pairing(t.Context(), s.p.ID)
+		_, err := s.registry.SignIn(t.Context(), auth, auth.Sign(joined.Keys.Signer()), network, start)
+		if p.State == pairing.Ended && !errors.Is(err, pairing.ErrUnauthorized) || p.State == pairing.Active && err != nil {
+			t.Errorf("%v: %v", p.State, err)
+		}
+	}
+}
+
 // What comes out of order, from the wrong one or unsigned changes nothing.
 func TestLinkingRefuses(t *testing.T) {
 	w := newWorld(t)
