@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"cowork.example.com/broker/certs"
+	"cowork.example.com/broker/internal/audit"
 	"cowork.example.com/broker/pkg/proof"
 	"cowork.example.com/broker/pkg/seal"
 	"cowork.example.com/broker/pkg/tunnel"
@@ -306,6 +307,14 @@ func TestTunnelIsRefusedAlikeForUnknownAndForged(t *testing.T) {
 		refused, ok := errors.AsType[*tunnel.HTTPError](err)
 		if !ok || refused.Status != 401 || refused.Body != "unauthorized" {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	var page wire.AuditPage
+	w.operate(http.MethodGet, wire.PathOpAudit+"?limit=1000", nil, &page)
+	all := string(bytes.Join(raws(page.Lines), []byte("\n")))
+	for _, reason := range []string{"unknown", "signature"} {
+		if !strings.Contains(all, `"type":"tunnel.refused","code":"`+audit.TunnelRefused.Code()+`","outcome":"refused","reason":"`+reason+`"`) {
+			t.Errorf("no line says %s", reason)
 		}
 	}
 	h, err := d.header(t.Context())

@@ -34,7 +34,7 @@ func TestRefusedCodesTakeTheSameTime(t *testing.T) {
 		}
 	}
 	var handler http.Handler
-	w := startAlone(t, func(c *Config) {
+	w := start(t, func(c *Config) {
 		c.Limits = table
 		c.opened = func(b *running) { handler = b.api.Public() }
 		if dir, err := os.MkdirTemp("/dev/shm", "odp"); err == nil { // without a disk's noise, which would hide a difference
@@ -70,7 +70,7 @@ func TestRefusedCodesTakeTheSameTime(t *testing.T) {
 
 // inTurns makes timedCalls calls of the kinds in turn, by several callers at once, since most of a call is waiting.
 func inTurns(kinds []string, call func(string) float64) map[string][]float64 {
-	const callers = 16
+	const callers = 32
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	times := map[string][]float64{}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"cowork.example.com/broker/internal/audit"
 	"cowork.example.com/broker/internal/limits"
 	"cowork.example.com/broker/internal/mailbox"
 	"cowork.example.com/broker/pkg/pairing"
@@ -118,24 +119,41 @@ func (s *Server) AuthenticateTunnel(r *http.Request) (tunnel.Peer, error) {
 	fresh := s.nonces.valid(forTunnel, id.String(), nonce, now)
 	// For a pairing that is not there this is the same work against a key that verifies nothing.
 	signed := proof.VerifyTunnel(p.Dsig, s.key, nonce, s.host(r), sig) == nil
-	if p.ID.IsZero() || !fresh || !signed || !s.nonces.spend(nonce, now) {
-		return tunnel.Peer{}, refuseDial
+	switch {
+	case p.ID.IsZero():
+		return tunnel.Peer{}, s.dialRefused(r, id, "unknown", refuseDial)
+	case !signed:
+		return tunnel.Peer{}, s.dialRefused(r, id, "signature", refuseDial)
+	case !fresh || !s.nonces.spend(nonce, now):
+		return tunnel.Peer{}, s.dialRefused(r, id, "nonce", refuseDial)
+	case p.State != pairing.Active:
+		return tunnel.Peer{}, s.dialRefused(r, id, p.State.String(), stayOut(p))
 	}
-	return admitDesktop(p)
+	return tunnel.Peer{ID: p.ID.String()}, nil
 }
 
-// admitDesktop refuses a pairing that is proven and yet must stay out.
-func admitDesktop(p pairing.Pairing) (tunnel.Peer, error) {
-	switch p.State {
-	case pairing.Active:
-		return tunnel.Peer{ID: p.ID.String()}, nil
-	case pairing.Locked:
-		if p.Reason == tunnel.ReasonConflict { // by this word an agent knows that only a person can end it
-			return tunnel.Peer{}, &tunnel.HTTPError{Status: http.StatusForbidden, Body: tunnel.ReasonConflict}
-		}
-		return tunnel.Peer{}, &tunnel.HTTPError{Status: http.StatusForbidden, Body: "locked"}
+// dialRefused writes who was refused and why, for known and unknown pairings alike, and returns the answer.
+func (s *Server) dialRefused(r *http.Request, id proof.PairingID, reason string, answer *tunnel.HTTPError) error {
+	line := audit.Build(audit.Record{
+		Type: audit.TunnelRefused, Time: s.now(), Outcome: audit.Refused, Reason: reason, Pairing: id.String(),
+		Actor: audit.Actor{Kind: audit.Network}, Target: wire.AuditTarget{Kind: audit.Pairing, ID: id.String()},
+		Source: audit.Source{IP: s.address(r), UA: userAgent(r)},
+	})
+	if err := s.cfg.Mailbox.Note(r.Context(), line); err != nil {
+		return err
 	}
-	return tunnel.Peer{}, &tunnel.HTTPError{Status: http.StatusForbidden, Body: "revoked"}
+	return answer
+}
+
+// stayOut answers a pairing that is proven and yet must stay out.
+func stayOut(p pairing.Pairing) *tunnel.HTTPError {
+	if p.State == pairing.Locked {
+		if p.Reason == tunnel.ReasonConflict { // by this word an agent knows that only a person can end it
+			return &tunnel.HTTPError{Status: http.StatusForbidden, Body: tunnel.ReasonConflict}
+		}
+		return &tunnel.HTTPError{Status: http.StatusForbidden, Body: "locked"}
+	}
+	return &tunnel.HTTPError{Status: http.StatusForbidden, Body: "revoked"}
 }
 
 // stranger is someone whose identity is not proven.

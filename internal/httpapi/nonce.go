@@ -25,12 +25,13 @@ const (
 type nonces struct {
 	key [32]byte
 
+	most  int // remembered: maxSpent
 	mu    sync.Mutex
 	spent map[[nonceSize]byte]time.Time // until when it would be valid
 }
 
 func newNonces() *nonces {
-	n := &nonces{spent: map[[nonceSize]byte]time.Time{}}
+	n := &nonces{most: maxSpent, spent: map[[nonceSize]byte]time.Time{}}
 	_, _ = rand.Read(n.key[:]) // crypto/rand never fails
 	return n
 }
@@ -67,11 +68,11 @@ func (*nonces) issued(nonce []byte) time.Time {
 func (n *nonces) spend(nonce []byte, now time.Time) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.spent) >= maxSpent {
+	if len(n.spent) >= n.most {
 		maps.DeleteFunc(n.spent, func(_ [nonceSize]byte, until time.Time) bool { return until.Before(now) })
 	}
 	key := [nonceSize]byte(nonce)
-	if _, used := n.spent[key]; used || len(n.spent) >= maxSpent {
+	if _, used := n.spent[key]; used || len(n.spent) >= n.most {
 		return false
 	}
 	n.spent[key] = n.issued(nonce).Add(proof.NonceLife)

@@ -19,14 +19,15 @@ const (
 // sse writes server-sent events. What is written waits in memory until flush, which callers do after a bounded number
 // of events. It is for one goroutine.
 type sse struct {
-	w   http.ResponseWriter
-	rc  *http.ResponseController
-	buf bytes.Buffer
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	buf   bytes.Buffer
+	stall time.Duration // stallTime
 }
 
 // startSSE sends the head of a stream and lifts the deadlines of ordinary calls.
 func startSSE(w http.ResponseWriter) (*sse, error) {
-	s := &sse{w: w, rc: http.NewResponseController(w)}
+	s := &sse{w: w, rc: http.NewResponseController(w), stall: stallTime}
 	if err := s.rc.SetReadDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func (s *sse) flush() (time.Duration, error) {
 		return 0, nil
 	}
 	begin := time.Now()
-	if err := s.rc.SetWriteDeadline(begin.Add(stallTime)); err != nil {
+	if err := s.rc.SetWriteDeadline(begin.Add(s.stall)); err != nil {
 		return 0, err
 	}
 	if _, err := s.w.Write(s.buf.Bytes()); err != nil {

@@ -129,6 +129,9 @@ func (st *stream) add(ctx context.Context, sub wire.StreamSubscribe) error {
 
 // hold takes the surface's and the broker's budget of streams.
 func (st *stream) hold(c caller) error {
+	if err := st.s.allowKeys(limits.Reads, c.surface.ID.String()); err != nil {
+		return err
+	}
 	for rule, key := range map[limits.Name]string{limits.Streams: c.surface.ID.String(), limits.StreamsTotal: ""} {
 		release, ok := st.s.limits.Hold(rule, key)
 		if !ok {

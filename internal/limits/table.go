@@ -9,19 +9,18 @@ type Name string
 
 // The rules. What each one counts stands in Table.
 const (
-	Requests     Name = "requests.network"     // any request of the public API
-	Sign         Name = "auth.network"         // nonces and tokens of surfaces
-	Dial         Name = "tunnel.network"       // nonces and upgrades of desktops
-	DialBroker   Name = "tunnel.broker"        // upgrades of the whole broker, against herds
-	Enrol        Name = "enrol.network"        // enrolment codes tried
-	Claim        Name = "link.network"         // claims of linking sessions
-	WrongClaims  Name = "link.wrong.broker"    // wrong claims of the whole broker
-	Commands     Name = "commands.surface"     // commands posted
-	Reads        Name = "reads.surface"        // other calls of a signed-in surface
-	Streams      Name = "streams.surface"      // event streams open at once
-	StreamsTotal Name = "streams.broker"       // event streams open at once in the whole broker
-	Waits        Name = "waits.network"        // waiting requests (?wait=) open at once
-	LinkSessions Name = "link.sessions.broker" // linking sessions alive at once
+	Requests     Name = "requests.network"  // any request of the public API
+	Sign         Name = "auth.network"      // nonces and tokens of surfaces
+	Dial         Name = "tunnel.network"    // nonces and upgrades of desktops
+	DialBroker   Name = "tunnel.broker"     // upgrades of the whole broker, against herds
+	Enrol        Name = "enrol.network"     // enrolment codes tried
+	Claim        Name = "link.network"      // claims of linking sessions
+	WrongClaims  Name = "link.wrong.broker" // wrong claims of the whole broker
+	Commands     Name = "commands.surface"  // commands posted
+	Reads        Name = "reads.surface"     // other calls of a signed-in surface
+	Streams      Name = "streams.surface"   // event streams open at once
+	StreamsTotal Name = "streams.broker"    // event streams open at once in the whole broker
+	Waits        Name = "waits.network"     // waiting requests (?wait=) open at once
 )
 
 // Rule is one row. A rate has a Window: Max hits are taken at once and refill evenly over it. A budget has none:
@@ -51,6 +50,5 @@ func Table() []Rule {
 		{Streams, "event stream open at once", "surface", 4, 0, refused},
 		{StreamsTotal, "event stream open at once", "broker", 20_000, 0, refused},
 		{Waits, "waiting request open at once", "network", 256, 0, "answered without waiting"},
-		{LinkSessions, "linking session alive at once", "broker", 80, 0, refused},
 	}
 }

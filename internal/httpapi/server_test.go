@@ -1,0 +1,122 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"cowork.example.com/broker/internal/mailbox"
+	"cowork.example.com/broker/pkg/pairing"
+	"cowork.example.com/broker/pkg/wire"
+)
+
+func TestForwardedAddressesAreBelievedOfProxiesOnly(t *testing.T) {
+	s := &Server{cfg: Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.1/32")}}}
+	for _, tt := range []struct{ peer, forwarded, want string }{
+		{"192.0.2.1:5", "", "192.0.2.1"},
+		{"192.0.2.1:5", "198.51.100.9", "192.0.2.1"}, // anyone may write a header
+		{"127.0.0.1:5", "", "127.0.0.1"},
+		{"127.0.0.1:5", "198.51.100.9", "198.51.100.9"},
+		{"127.0.0.1:5", "203.0.113.7, 198.51.100.9, 10.1.1.1", "198.51.100.9"}, // the left end is the client's own word
+		{"127.0.0.1:5", "nonsense", "127.0.0.1"},
+		{"127.0.0.1:5", "198.51.100.9, nonsense", "127.0.0.1"},
+		{"[::ffff:127.0.0.1]:5", "2001:db8::1", "2001:db8::1"},
+		{"127.0.0.1:5", strings.Repeat("10.0.0.1,", 50) + "10.0.0.1", "10.0.0.1"},
+		{"@", "198.51.100.9", "invalid IP"},
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.RemoteAddr = tt.peer
+		if tt.forwarded != "" {
+			r.Header.Set("X-Forwarded-For", tt.forwarded)
+		}
+		if got := s.source(r).String(); got != tt.want {
+			t.Errorf("%s with %q is %s, want %s", tt.peer, tt.forwarded, got, tt.want)
+		}
+	}
+}
+
+func TestForwardedHostIsBelievedOfProxiesOnly(t *testing.T) {
+	s := &Server{cfg: Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}
+	for peer, want := range map[string]string{"10.0.0.1:5": "broker.example.com", "192.0.2.1:5": "inner:8787"} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://inner:8787/", nil)
+		r.RemoteAddr = peer
+		r.Header.Set("X-Forwarded-Host", "broker.example.com")
+		if got := s.host(r); got != want {
+			t.Errorf("from %s: %s, want %s", peer, got, want)
+		}
+	}
+}
+
+// Every code of the rules has a status, and what is unknown tells nothing.
+func TestErrorsAreExplained(t *testing.T) {
+	for code := mailbox.NotFound; code <= mailbox.Full; code++ {
+		p := explain(&mailbox.Error{Code: code, Message: "it is so"})
+		if p.Status == http.StatusInternalServerError || p.Code == "" || p.Title == "" {
+			t.Errorf("mailbox code %d: %+v", code, p)
+		}
+	}
+	for _, err := range []*pairing.Error{
+		pairing.ErrBadCode, pairing.ErrNotFound, pairing.ErrConflict, pairing.ErrMalformed, pairing.ErrForbidden, pairing.ErrLimited,
+	} {
+		if p := explain(fmt.Errorf("wrapped: %w", err)); p.Code != err.Code || p.Status >= 500 {
+			t.Errorf("%s: %+v", err.Code, p)
+		}
+	}
+	if p := explain(errors.New("secret detail")); p.Status != 500 || p.Code != wire.CodeInternal || strings.Contains(p.Title+p.Hint, "secret") {
+		t.Errorf("an unknown error: %+v", p)
+	}
+	order := explain(&mailbox.Error{Code: mailbox.Order, Message: "x", Seq: 7, Prev: mailbox.Digest{1}})
+	if order.ExpectedSeq != 7 || len(order.ExpectedPrev) != 32 || order.ExpectedPrev[0] != 1 {
+		t.Errorf("order: %+v", order)
+	}
+	limited := explain(&mailbox.Error{Code: mailbox.Limited, Message: "x", RetryAfter: 1500 * time.Millisecond})
+	if limited.RetryAfter != 2 {
+		t.Errorf("Retry-After %d, want it rounded up to 2", limited.RetryAfter)
+	}
+}
+
+func TestReaderThatStopsIsDropped(t *testing.T) {
+	ended := make(chan error, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		out, err := startSSE(w)
+		if err != nil {
+			ended <- err
+			return
+		}
+		if out.stall != stallTime {
+			ended <- fmt.Errorf("it may stall for %v", out.stall)
+			return
+		}
+		out.stall = 200 * time.Millisecond
+		for err == nil {
+			if err = out.event("batch", "", strings.Repeat("x", 1<<20)); err == nil {
+				_, err = out.flush()
+			}
+		}
+		ended <- err
+	}))
+	defer srv.Close()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(srv.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil { // and nothing is ever read
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("a reader that stopped is still waited for")
+	}
+}
