@@ -43,8 +43,10 @@ func enqueue(tx Tx, d Draft, by By, now time.Time) (Command, bool, error) {
 	if p.Closed || chain.Closed {
 		return Command{}, false, fail(Closed, "the pairing or the surface was revoked")
 	}
-	if known, err := tx.ByDigest(d.Pairing, d.Digest); CodeOf(err) != NotFound {
-		return known, false, err
+	if !d.follows(chain) { // what follows the chain cannot be in it already
+		if known, err := tx.ByDigest(d.Pairing, d.Digest); CodeOf(err) != NotFound {
+			return known, false, err
+		}
 	}
 	if err := admit(d, p, chain, now); err != nil {
 		return Command{}, false, err
@@ -61,12 +63,15 @@ func enqueue(tx Tx, d Draft, by By, now time.Time) (Command, bool, error) {
 	return c, err == nil, err
 }
 
+// follows says whether the draft is the next of its surface.
+func (d Draft) follows(chain Chain) bool { return d.Seq == chain.Seq+1 && d.Prev.Equal(chain.Last) }
+
 // admit decides whether a new draft may be taken.
 func admit(d Draft, p Pairing, chain Chain, now time.Time) error {
 	switch {
 	case p.Restored:
 		return &Error{Code: Restored, Message: "the broker waits for the desktop's report", RetryAfter: retryRestored}
-	case d.Seq != chain.Seq+1 || !d.Prev.Equal(chain.Last):
+	case !d.follows(chain):
 		return &Error{Code: Order, Message: "not the next command of this surface", Seq: chain.Seq + 1, Prev: chain.Last}
 	case !d.Expires.After(now):
 		return fail(TooLate, "the command's time is over")

@@ -170,9 +170,13 @@ func result(tx Tx, c *Command, o Outcome, now time.Time) (answer, err error) {
 	if o.State == OutcomeUnknown {
 		c.Reported = true // the journal itself does not know, so a later report could say no more
 	}
+	before := c.State
 	st, err := apply(tx, c, h)
 	if err != nil || st.Verdict == Refuse {
 		return answer, err
+	}
+	if before == Accepted || before == WaitingLocal { // it was raised then
+		return nil, nil
 	}
 	return nil, tx.RaiseHighWater(c.Pairing, c.Sequence)
 }
