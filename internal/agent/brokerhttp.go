@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -32,10 +33,20 @@ func newBrokerHTTP(address string, client *http.Client) (*brokerHTTP, error) {
 	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Hostname() == "" || u.User != nil {
 		return nil, errors.New("the broker's address is not a web address such as https://broker.example.com")
 	}
-	if client == nil {
-		client = &http.Client{}
+	if u.Scheme == "http" && !loopback(u.Hostname()) {
+		return nil, errors.New("the broker's address must start with https:// (plain http is for this machine only)")
 	}
-	return &brokerHTTP{base: strings.TrimRight(u.Scheme+"://"+u.Host+u.Path, "/"), client: client}, nil
+	own := http.Client{}
+	if client != nil {
+		own = *client
+	}
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // a code goes nowhere else
+	return &brokerHTTP{base: strings.TrimRight(u.Scheme+"://"+u.Host+u.Path, "/"), client: &own}, nil
+}
+
+func loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // host is host[:port] as it is dialled: what SignTunnel covers.
@@ -62,19 +73,14 @@ func (b *brokerHTTP) nonce(ctx context.Context, pairing string) (wire.Nonce, err
 	return n, b.do(ctx, http.MethodPost, wire.PathTunnelNonce, wire.TunnelNonceRequest{Pairing: pairing}, &n)
 }
 
-// do is one exchange. A refusal is a *wire.Problem.
+// do is one exchange; in may be nil. A refusal is a *wire.Problem.
 func (b *brokerHTTP) do(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, brokerTimeout)
 	defer cancel()
-	raw, err := json.Marshal(in)
+	req, err := b.request(ctx, method, path, in)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, b.base+path, bytes.NewReader(raw))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
 	res, err := b.client.Do(req)
 	if err != nil {
 		if ue, ok := errors.AsType[*url.Error](err); ok {
@@ -87,13 +93,29 @@ func (b *brokerHTTP) do(ctx context.Context, method, path string, in, out any) e
 	if err != nil {
 		return fmt.Errorf("the broker's answer was cut off: %w", err)
 	}
-	if res.StatusCode >= http.StatusBadRequest {
+	if res.StatusCode >= http.StatusMultipleChoices {
 		return problem(res, body)
 	}
 	if json.Unmarshal(body, out) != nil {
 		return fmt.Errorf("%s does not answer like a broker", b.base)
 	}
 	return nil
+}
+
+func (b *brokerHTTP) request(ctx context.Context, method, path string, in any) (*http.Request, error) {
+	if in == nil {
+		return http.NewRequestWithContext(ctx, method, b.base+path, nil)
+	}
+	raw, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, b.base+path, bytes.NewReader(raw))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return req, nil
 }
 
 func problem(res *http.Response, body []byte) error {

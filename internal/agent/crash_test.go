@@ -176,7 +176,7 @@ func TestAtMostOnce(t *testing.T) {
 	checks := flag.Lookup("rapid.checks")
 	before := checks.Value.String()
 	if before == checks.DefValue { // each run starts a few agents; ask for more with -rapid.checks
-		checks.Value.Set("20")
+		checks.Value.Set("8")
 		t.Cleanup(func() { checks.Value.Set(before) })
 	}
 	rapid.Check(t, func(r *rapid.T) {

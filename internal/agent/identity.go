@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cowork.example.com/broker/internal/journal"
@@ -27,9 +28,8 @@ func mirrorName(p proof.PairingID) string { return fmt.Sprintf("journal-%x", p[:
 // can be opened after any crash.
 type identity struct {
 	secrets Secrets
-	keys    *seal.Desktop
-
-	mu sync.Mutex // one change of the keys at a time
+	change  sync.Mutex // one change of the keys at a time
+	keys    atomic.Pointer[seal.Desktop]
 }
 
 // openIdentity reads a pairing's keys. Keys of another pairing are refused: the keystore is another desktop's.
@@ -45,46 +45,54 @@ func openIdentity(ctx context.Context, s Secrets, pairing proof.PairingID) (*ide
 	if err != nil || keys.Pairing() != pairing {
 		return nil, fmt.Errorf("the keystore's keys are not those of pairing %s; enrol this desktop again", pairing)
 	}
-	return &identity{secrets: s, keys: keys}, nil
+	i := &identity{secrets: s}
+	i.keys.Store(keys)
+	return i, nil
 }
 
-func (i *identity) Keys() *seal.Desktop { return i.keys }
+func (i *identity) Keys() *seal.Desktop { return i.keys.Load() }
 
-func (i *identity) Rotate(ctx context.Context, now time.Time) (bool, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	before := string(i.keys.Bundle())
-	changed, err := i.keys.Rotate(now)
-	if err != nil || !changed {
-		return false, err
-	}
-	return string(i.keys.Bundle()) != before, i.keep(ctx)
+func (i *identity) Rotate(ctx context.Context, now time.Time) (rotated bool, err error) {
+	before := string(i.Keys().Bundle())
+	err = i.edit(ctx, func(keys *seal.Desktop) (bool, error) { return keys.Rotate(now) })
+	return err == nil && string(i.Keys().Bundle()) != before, err
 }
 
 func (i *identity) ReplaceAll(ctx context.Context, now time.Time) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if err := i.keys.Recover(now); err != nil {
-		return err
-	}
-	return i.keep(ctx)
+	return i.edit(ctx, func(keys *seal.Desktop) (bool, error) { return true, keys.Recover(now) })
 }
 
-func (i *identity) keep(ctx context.Context) error {
-	return i.secrets.Set(ctx, keysName(i.keys.Pairing()), i.keys.Export())
+// edit changes a copy of the keys, which is used once it is in the keystore. A change that cannot be kept has not
+// happened.
+func (i *identity) edit(ctx context.Context, change func(*seal.Desktop) (changed bool, err error)) error {
+	i.change.Lock()
+	defer i.change.Unlock()
+	next, err := seal.LoadDesktop(i.Keys().Export())
+	if err != nil {
+		return err
+	}
+	changed, err := change(next)
+	if err != nil || !changed {
+		return err
+	}
+	if err := i.secrets.Set(ctx, keysName(next.Pairing()), next.Export()); err != nil {
+		return err
+	}
+	i.keys.Store(next)
+	return nil
 }
 
 func (i *identity) Mirror(ctx context.Context) (id journal.ID, counter uint64, ok bool, err error) {
 	var m mirror
-	if ok, err = load(ctx, i.secrets, mirrorName(i.keys.Pairing()), &m); err != nil || !ok {
+	if ok, err = load(ctx, i.secrets, mirrorName(i.Keys().Pairing()), &m); err != nil || !ok {
 		return id, 0, false, err
 	}
 	if len(m.ID) != len(id) {
-		return id, 0, false, fmt.Errorf("the keystore's entry %q is damaged", mirrorName(i.keys.Pairing()))
+		return id, 0, false, fmt.Errorf("the keystore's entry %q is damaged", mirrorName(i.Keys().Pairing()))
 	}
 	return journal.ID(m.ID), m.Counter, true, nil
 }
 
 func (i *identity) SetMirror(ctx context.Context, id journal.ID, counter uint64) error {
-	return store(ctx, i.secrets, mirrorName(i.keys.Pairing()), mirror{ID: id[:], Counter: counter})
+	return store(ctx, i.secrets, mirrorName(i.Keys().Pairing()), mirror{ID: id[:], Counter: counter})
 }

@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,10 +45,10 @@ type linker struct {
 
 	mu      sync.Mutex // one step at a time
 	live    *seal.DesktopLink
-	row     journal.LinkSession
-	timer   *time.Timer // expires the live session
-	burned  time.Time   // when a session burned last
-	tidied  bool        // sessions of an earlier agent were ended
+	row     journal.LinkSession // as it is in the journal
+	left    int                 // entries of digits
+	timer   *time.Timer         // expires the live session
+	burned  time.Time           // when a session burned last
 	surface proof.SurfaceID
 
 	events  sync.Mutex
@@ -54,8 +56,15 @@ type linker struct {
 	changed chan struct{}
 }
 
+// newLinker ends what an earlier agent left behind. When that fails the journal fails, and with it the agent.
 func newLinker(d deps, id identityAPI, pub publisherAPI) *linker {
-	return &linker{deps: d, id: id, pub: pub, changed: make(chan struct{})}
+	ctx, cancel := context.WithTimeout(context.Background(), journalTimeout)
+	defer cancel()
+	l := &linker{deps: d, id: id, pub: pub, changed: make(chan struct{})}
+	if err := l.tidy(ctx); err != nil {
+		l.log.Error("ending the linkings of an earlier run", "error", err)
+	}
+	return l
 }
 
 // tell adds an event of the session.
@@ -105,7 +114,7 @@ func (l *linker) Start(ctx context.Context, mode string, decide bool) (LinkTicke
 	if err := l.journal.Record(ctx, l.now(), []journal.Line{l.linkLine(audit.LinkOpened, "")}, journal.OpenLink(l.row)); err != nil {
 		return LinkTicket{}, err
 	}
-	l.live = session
+	l.live, l.left = session, proof.MaxDigitEntries
 	l.events.Lock()
 	l.list = nil
 	l.events.Unlock()
@@ -124,7 +133,7 @@ func (l *linker) announce(ctx context.Context, session *seal.DesktopLink, open p
 		l.end(ctx, audit.LinkCancelled, "broker_unreachable")
 		return LinkTicket{}, &ControlError{Code: codeLinkOffline, Message: "the broker could not open a linking session: " + err.Error()}
 	}
-	l.timer = time.AfterFunc(session.Expires().Sub(l.now()), func() { l.expire(session) })
+	l.arm(session)
 	l.tell(LinkEvent{Type: LinkWaiting})
 	t := LinkTicket{Mode: l.row.Mode, Expires: session.Expires()}
 	if session.Mode() == proof.ModeLink {
@@ -137,11 +146,14 @@ func (l *linker) announce(ctx context.Context, session *seal.DesktopLink, open p
 
 // mayStart holds the desktop's own limits.
 func (l *linker) mayStart(ctx context.Context) error {
-	if err := l.tidy(ctx); err != nil {
-		return err
+	if l.live != nil && !l.live.State().Final() {
+		if !l.live.Expire(l.now()) {
+			return &ControlError{Code: codeLinkLive, Message: "a device is being linked already; finish or cancel that first"}
+		}
+		l.end(ctx, audit.LinkExpired, "expired")
 	}
-	if l.live != nil && !l.live.Expire(l.now()) {
-		return &ControlError{Code: codeLinkLive, Message: "a device is being linked already; finish or cancel that first"}
+	if _, off := l.link().(offline); off {
+		return &ControlError{Code: codeLinkOffline, Message: "this desktop is not connected to its broker; `desktop-agent status` says why"}
 	}
 	if wait := linkCooldown - l.now().Sub(l.burned); wait > 0 {
 		return &ControlError{Code: codeLinkCooldown, Message: "the last linking failed; try again in " + wait.Round(time.Second).String()}
@@ -156,11 +168,9 @@ func (l *linker) mayStart(ctx context.Context) error {
 	return nil
 }
 
-// tidy ends what an earlier agent left behind: its secrets are gone, so nothing can come of it any more.
+// tidy ends what an earlier agent left behind: its secrets are gone, so nothing can come of it any more. A surface that
+// has its grant and did not say so is revoked, as at the end of any session; the broker learns it from the next hello.
 func (l *linker) tidy(ctx context.Context) error {
-	if l.tidied {
-		return nil
-	}
 	rows, err := l.journal.LiveLinks(ctx, l.pairing.ID)
 	if err != nil {
 		return err
@@ -170,12 +180,35 @@ func (l *linker) tidy(ctx context.Context) error {
 		row.State, row.Reason = proof.LinkCancelled.String(), "agent_restarted"
 		line := l.line(audit.LinkCancelled, wire.AuditTarget{Kind: audit.Link, ID: row.Pid.String()})
 		line.Reason = row.Reason
-		if err := l.journal.Record(ctx, l.now(), []journal.Line{line}, journal.MoveLink(row, from)); err != nil {
+		lines, changes := []journal.Line{line}, []journal.Change{journal.MoveLink(row, from)}
+		if from == proof.LinkConfirmed.String() {
+			id, err := l.newest(ctx)
+			if err != nil {
+				return err
+			}
+			lines = append(lines, l.revokedLine(id, row.Reason))
+			changes = append(changes, journal.RevokeSurface(l.pairing.ID, id, l.now(), journal.Desk))
+		}
+		if err := l.journal.Record(ctx, l.now(), lines, changes...); err != nil {
 			return err
 		}
 	}
-	l.tidied = true
 	return nil
+}
+
+// newest is the surface that was linked last: the one of a session that stopped between its grant and its end.
+func (l *linker) newest(ctx context.Context) (proof.SurfaceID, error) {
+	all, err := l.journal.Surfaces(ctx, l.pairing.ID)
+	if err != nil || len(all) == 0 {
+		return proof.SurfaceID{}, errors.Join(err, journal.ErrState)
+	}
+	return slices.MaxFunc(all, func(a, b journal.Surface) int { return cmp.Compare(a.Serial, b.Serial) }).ID, nil
+}
+
+func (l *linker) revokedLine(id proof.SurfaceID, reason string) journal.Line {
+	line := l.line(audit.SurfaceRevoked, wire.AuditTarget{Kind: audit.Surface, ID: id.String()})
+	line.Reason = reason
+	return line
 }
 
 func (l *linker) config(mode string, decide bool) (seal.LinkConfig, error) {
@@ -214,11 +247,22 @@ func (l *linker) linkLine(t audit.Type, reason string) journal.Line {
 
 // step journals that the live session moved on, with what else changes.
 func (l *linker) step(ctx context.Context, t audit.Type, lines []journal.Line, changes ...journal.Change) error {
-	from := l.row.State
-	l.row.State = l.live.State().String()
+	next := l.row
+	next.State = l.live.State().String()
 	lines = append([]journal.Line{l.linkLine(t, l.row.Reason)}, lines...)
-	changes = append([]journal.Change{journal.MoveLink(l.row, from)}, changes...)
-	return l.journal.Record(ctx, l.now(), lines, changes...)
+	changes = append([]journal.Change{journal.MoveLink(next, l.row.State)}, changes...)
+	if err := l.journal.Record(ctx, l.now(), lines, changes...); err != nil {
+		return err
+	}
+	l.row = next
+	return nil
+}
+
+// unrecorded ends a session of which a step could not be journalled: what is not on record does not happen.
+func (l *linker) unrecorded(ctx context.Context, err error) error {
+	l.live.Cancel()
+	l.end(ctx, audit.LinkCancelled, "not_recorded")
+	return err
 }
 
 // end journals that the live session is over, revokes what it had granted, and tells the owner why.
@@ -246,8 +290,7 @@ func (l *linker) end(ctx context.Context, t audit.Type, reason string) {
 // takeBack revokes a surface that did not say that it has its grant.
 func (l *linker) takeBack(ctx context.Context, id proof.SurfaceID) {
 	now := l.now()
-	line := l.line(audit.SurfaceRevoked, wire.AuditTarget{Kind: audit.Surface, ID: id.String()})
-	line.Reason = "link_not_finished"
+	line := l.revokedLine(id, "link_not_finished")
 	err := l.journal.Record(ctx, now, []journal.Line{line}, journal.RevokeSurface(l.pairing.ID, id, now, journal.Desk))
 	if err != nil {
 		if !errors.Is(err, journal.ErrState) {

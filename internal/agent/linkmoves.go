@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"cowork.example.com/broker/internal/audit"
@@ -20,13 +21,19 @@ var errNoLink = &tunnel.CallError{Code: wire.CodeBadCode, Message: "no such link
 
 // session returns the live session if it has this pid.
 func (l *linker) session(pid wire.Bytes) (*seal.DesktopLink, error) {
-	if l.live == nil || l.live.State().Final() {
-		return nil, errNoLink
-	}
-	if own := l.live.Pid(); string(pid) != string(own[:]) {
+	if !l.isLive(pid) || l.live.State().Final() {
 		return nil, errNoLink
 	}
 	return l.live, nil
+}
+
+// isLive reports whether pid is that of the newest session.
+func (l *linker) isLive(pid wire.Bytes) bool {
+	if l.live == nil {
+		return false
+	}
+	own := l.live.Pid()
+	return string(pid) == string(own[:])
 }
 
 // failed ends the session if err did, and answers the broker with nothing that helps a guesser.
@@ -54,11 +61,15 @@ func (l *linker) HandleClaim(ctx context.Context, c wire.LinkClaim) (wire.LinkOf
 	}
 	offer, err := session.Claim(claim, l.now())
 	if err != nil {
-		return wire.LinkOffer{}, l.failed(ctx, err, "second_claim")
+		reason := "second_claim"
+		if errors.Is(err, seal.ErrOtherMode) {
+			reason = "other_mode"
+		}
+		return wire.LinkOffer{}, l.failed(ctx, err, reason)
 	}
 	l.row.Network = proof.CleanLabel(c.Network)
 	if err := l.step(ctx, audit.LinkClaimed, nil); err != nil {
-		return wire.LinkOffer{}, err
+		return wire.LinkOffer{}, l.unrecorded(ctx, err)
 	}
 	l.tell(LinkEvent{Type: LinkClaimed, Network: l.row.Network, Agent: proof.CleanLabel(c.Agent)})
 	raw, err := json.Marshal(offer)
@@ -82,11 +93,11 @@ func (l *linker) HandleReveal(ctx context.Context, r wire.LinkReveal) error {
 	}
 	l.row.Label, l.surface = who.Label, who.Surface
 	if err := l.step(ctx, audit.LinkRevealed, nil); err != nil {
-		return err
+		return l.unrecorded(ctx, err)
 	}
 	l.tell(LinkEvent{
 		Type: LinkDigits, Label: who.Label, Network: l.row.Network, Scopes: who.Scopes.Names(), Digits: who.Digits,
-		Left: proof.MaxDigitEntries, Surface: who.Surface.String(),
+		Left: l.left, Surface: who.Surface.String(),
 	})
 	return nil
 }
@@ -111,7 +122,7 @@ func (l *linker) Digits(ctx context.Context, typed string) error {
 		return &ControlError{Code: codeLinkBurned, Message: "the linking has failed; begin again"}
 	}
 	if err := l.keep(ctx, linked); err != nil {
-		return err
+		return l.unrecorded(ctx, err)
 	}
 	return l.give(ctx, linked)
 }
@@ -121,7 +132,8 @@ func (l *linker) wrongDigits(ctx context.Context) error {
 	if err := l.journal.Record(ctx, l.now(), []journal.Line{line}); err != nil {
 		return err
 	}
-	return &ControlError{Code: CodeLinkDigits, Message: "these are not the digits that the device shows"}
+	l.left--
+	return &ControlError{Code: CodeLinkDigits, Message: fmt.Sprintf("these are not the digits that the device shows; entries left: %d", l.left)}
 }
 
 // keep makes the surface durable. Its owner's yes to deciding opens the policy too: two lines of audit.
@@ -179,9 +191,13 @@ func (l *linker) give(ctx context.Context, linked seal.Linked) error {
 	return nil
 }
 
+// HandleFinish ends a session well. The surface repeats a finish whose answer it did not see.
 func (l *linker) HandleFinish(ctx context.Context, f wire.LinkFinish) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.isLive(f.Pid) && l.row.State == proof.LinkDone.String() {
+		return nil
+	}
 	session, err := l.session(f.Pid)
 	if err != nil {
 		return err
@@ -242,11 +258,20 @@ func (l *linker) tellBroker(ctx context.Context, reason string) {
 	}
 }
 
-// expire is the timer's.
+// arm sets the timer for the session's end by the desktop's clock.
+func (l *linker) arm(session *seal.DesktopLink) {
+	l.timer = time.AfterFunc(session.Expires().Sub(l.now()), func() { l.expire(session) })
+}
+
+// expire is the timer's. A clock that was set back meanwhile makes it wait once more.
 func (l *linker) expire(session *seal.DesktopLink) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.live != session || session.State().Final() || !session.Expire(l.now()) {
+	if l.live != session || session.State().Final() {
+		return
+	}
+	if !session.Expire(l.now()) {
+		l.arm(session)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), journalTimeout)

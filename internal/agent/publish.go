@@ -147,8 +147,21 @@ func (p *publisher) Run(ctx context.Context) error {
 		case <-p.flushAt.C:
 			p.flush(ctx)
 		case <-ctx.Done():
-			p.flush(context.WithoutCancel(ctx))
+			p.finish(context.WithoutCancel(ctx))
 			return nil
+		}
+	}
+}
+
+// finish does what was queued, so that nothing that happened is lost for surfaces.
+func (p *publisher) finish(ctx context.Context) {
+	for {
+		select {
+		case work := <-p.queue:
+			work(ctx)
+		default:
+			p.flush(ctx)
+			return
 		}
 	}
 }

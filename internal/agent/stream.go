@@ -8,6 +8,10 @@ import (
 // line in it is longer.
 const maxStreamTail = 4 << 10
 
+// maxStreamRaw bounds that context when there is no place to cut it, in one endless line say; the rest of such a part is
+// not said before its end.
+const maxStreamRaw = 64 << 10
+
 // redactStream redacts a text that arrives in pieces. A secret or a path may be split between two pieces, so text is
 // held back to the last white space, and each decision is made on the text so far, not on the piece. What would
 // change what was said already is not said at all: the whole part, redacted as one, follows at its end.
@@ -21,8 +25,8 @@ type redactStream struct {
 // push adds a piece and returns what may be said now.
 func (s *redactStream) push(piece string) string {
 	s.raw += piece
-	if s.lost {
-		s.raw = "" // nothing more will be said
+	if s.lost = s.lost || len(s.raw) > maxStreamRaw; s.lost {
+		s.raw, s.said = "", "" // nothing more will be said
 		return ""
 	}
 	end := strings.LastIndexAny(s.raw, " \t\n") + 1

@@ -55,7 +55,7 @@ func TestHistoryIsRedactedAndFits(t *testing.T) {
 		return json.RawMessage(asJSON(t, map[string]string{"id": "prt", "type": "text", "text": text}))
 	}
 	var page wire.ExecPage
-	for i := range 200 {
+	for i := range 120 {
 		page.Messages = append(page.Messages, wire.ExecMessage{
 			ID: "msg_" + string(rune('a'+i%26)), Role: "assistant", CreatedAt: time.UnixMilli(int64(i + 1)),
 			Parts: []json.RawMessage{part("key sk-ant-REDACTED in /home/me/x " + strings.Repeat("word ", 2000))},
@@ -66,11 +66,11 @@ func TestHistoryIsRedactedAndFits(t *testing.T) {
 		f.result = func(wire.ExecCommand) wire.ExecResult { return wire.ExecResult{History: &page} }
 	})
 	_, body := d.result(p, d.deliver(d.command(p, proof.History, wire.History{SessionID: "s"}), deliveredReceived))
-	if len(body.Messages) == 0 || len(body.Messages) == 200 || !body.More {
+	if len(body.Messages) == 0 || len(body.Messages) == 120 || !body.More {
 		t.Fatalf("%d messages, more %v", len(body.Messages), body.More)
 	}
 	last := body.Messages[len(body.Messages)-1]
-	if last.Created != 200 || !strings.Contains(last.Parts[0].Text, "word") {
+	if last.Created != 120 || !strings.Contains(last.Parts[0].Text, "word") {
 		t.Fatalf("the newest is not last: %+v", last.Created)
 	}
 	if raw := asJSON(t, body); strings.Contains(raw, "/home/me") || strings.Contains(raw, "sk-ant-api03") {
