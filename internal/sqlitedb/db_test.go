@@ -1,3 +1,5 @@
+//go:build unix
+
 package sqlitedb
 
 import (
@@ -35,6 +37,10 @@ func runChild(verb, path string) int {
 	if err != nil {
 		fmt.Println(err)
 		return 1
+	}
+	if verb == "fail" {
+		fmt.Println(failingDisk(db))
+		return 0
 	}
 	var mu sync.Mutex
 	for w := 0; verb == "write"; w++ {

@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -156,23 +156,13 @@ func TestCancelledBeforeItBegan(t *testing.T) {
 	}
 }
 
-// TestDiskFull fills the disk: a real one of 2 MB for root, a limit inside
-// SQLite for others, which ends in the same code.
+// TestDiskFull fills the disk: a real one of 2 MB where that can be mounted, a
+// limit inside SQLite elsewhere, which ends in the same code.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
-	root := os.Geteuid() == 0
-	if root {
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { // runs after the store is closed, before the folder is removed
-			if err := unix.Unmount(dir, 0); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	small := smallDisk(t, dir)
 	db := open(t, filepath.Join(dir, "x.db"))
-	if !root {
+	if !small {
 		err := db.Write(t.Context(), func(tx *Tx) error {
 			return tx.QueryRow("PRAGMA max_page_count = 300").Scan(new(int))
 		})
@@ -218,6 +208,38 @@ func TestLostTransactionIsFatal(t *testing.T) {
 	}
 	if err := insert(db, "late"); !errors.Is(err, ErrFatal) {
 		t.Errorf("a later write: %v", err)
+	}
+}
+
+// failingDisk lets the kernel refuse writes beyond a size, which SQLite takes for an I/O error, and says what became
+// of the writes. It runs in a child, whose limit it is.
+func failingDisk(db *DB) string {
+	signal.Ignore(unix.SIGXFSZ)
+	if err := insert(db, "kept"); err != nil {
+		return err.Error()
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 128 << 10, Max: 128 << 10}); err != nil {
+		return err.Error()
+	}
+	err := insert(db, strings.Repeat("x", 256<<10))
+	failed := false
+	select {
+	case <-db.Failed():
+		failed = true
+	default:
+	}
+	later := insert(db, "later")
+	return fmt.Sprint(errors.Is(err, ErrFatal), failed, errors.Is(later, ErrFatal))
+}
+
+func TestFailingDiskIsFatal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	out, err := child("fail", path).CombinedOutput()
+	if err != nil || string(out) != "true true true\n" {
+		t.Fatalf("a failing disk: %v, %s", err, out)
+	}
+	if got := count(t, open(t, path)); got != 1 {
+		t.Errorf("%d rows after the failure; want the one that was acknowledged", got)
 	}
 }
 
