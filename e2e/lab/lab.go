@@ -37,6 +37,9 @@ func New(bin string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := os.Stat(filepath.Join(bin, "broker")); err != nil {
+		return nil, fmt.Errorf("the programs are not built in %s: %w", bin, err)
+	}
 	dir, err := os.MkdirTemp("", "lab")
 	if err != nil {
 		return nil, err
@@ -83,6 +86,18 @@ func (l *Lab) Home() string {
 	return home
 }
 
+// clock is the file with the offset of a program's clock; only the chaos programs read it.
+func (l *Lab) clock(program string) string { return filepath.Join(l.Dir, "clock-"+program) }
+
+// Shift sets the clock of the running and coming processes of a program off, for example by "-1h".
+func (l *Lab) Shift(program, offset string) error {
+	next := l.clock(program) + ".next"
+	if err := os.WriteFile(next, []byte(offset), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, l.clock(program))
+}
+
 // Start runs a program of the lab in the background.
 func (l *Lab) Start(name string, args ...string) (*Proc, error) {
 	return l.StartAt(filepath.Join(l.Bin, name), args...)
@@ -91,7 +106,7 @@ func (l *Lab) Start(name string, args ...string) (*Proc, error) {
 // StartAt runs the program at path in the background, in the lab's environment.
 func (l *Lab) StartAt(path string, args ...string) (*Proc, error) {
 	cmd := exec.Command(path, args...)
-	cmd.Env, cmd.Dir = l.env(), l.Dir
+	cmd.Env, cmd.Dir = l.env("ODP_CHAOS_CLOCK_FILE="+l.clock(filepath.Base(path))), l.Dir
 	p, err := start(filepath.Base(path), cmd, l.Tee)
 	if err != nil {
 		return nil, err
@@ -112,7 +127,7 @@ type Result struct {
 // Run runs a program to its end.
 func (l *Lab) Run(ctx context.Context, stdin, name string, args ...string) (Result, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(l.Bin, name), args...)
-	cmd.Env, cmd.Dir, cmd.Stdin = l.env(), l.Dir, strings.NewReader(stdin)
+	cmd.Env, cmd.Dir, cmd.Stdin = l.env("ODP_CHAOS_CLOCK_FILE="+l.clock(name)), l.Dir, strings.NewReader(stdin)
 	cmd.WaitDelay = 5 * time.Second
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
