@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strconv"
+	"strings"
 
 	"cowork.example.com/broker/cmd/internal/cli"
 	"cowork.example.com/broker/internal/broker"
@@ -30,6 +32,7 @@ func serveCommand() *ucli.Command {
 			&ucli.StringFlag{Name: "page-origin", Usage: "`ORIGIN` that links start with, for example https://broker.example.com", EnvVars: env("page-origin")},
 			&ucli.StringSliceFlag{Name: "allowed-origin", Usage: "`ORIGIN` of another page that may call (repeatable)", EnvVars: env("allowed-origin")},
 			&ucli.StringFlag{Name: "metrics", Usage: "loopback `HOST:PORT` for metrics, health and profiles", EnvVars: env("metrics")},
+			&ucli.StringSliceFlag{Name: "limit", Usage: "`NAME=FIGURE` of a rule in the table of limits (repeatable)", EnvVars: env("limit")},
 			&ucli.StringFlag{Name: "log-format", Usage: "auto, text or json", Value: string(telemetry.LogAuto), EnvVars: env("log-format")},
 			&ucli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("log-level")},
 		},
@@ -72,6 +75,15 @@ func serveConfig(c *ucli.Context) (broker.Config, error) {
 		Listen: c.StringSlice("listen"), StateDir: dir, TLSCert: c.Path("tls-cert"), TLSKey: c.Path("tls-key"),
 		PageOrigin: c.String("page-origin"), AllowedOrigins: c.StringSlice("allowed-origin"), MetricsAddr: c.String("metrics"),
 		Version: telemetry.BuildInfo().Version, Now: telemetry.Now, Logger: log,
+		Limits: map[string]int{},
+	}
+	for _, text := range c.StringSlice("limit") {
+		name, figure, _ := strings.Cut(text, "=")
+		n, err := strconv.Atoi(figure)
+		if err != nil {
+			return broker.Config{}, cli.Usagef("--limit: %q is not NAME=FIGURE", text)
+		}
+		cfg.Limits[name] = n
 	}
 	for _, text := range c.StringSlice("trusted-proxies") {
 		p, err := network(text)

@@ -45,7 +45,7 @@ type Config struct {
 	AllowedOrigins []string       // other origins whose pages may call the API
 	MetricsAddr    string         // loopback host:port of the metrics; empty: none
 	Version        string         // shown in BrokerInfo
-	Limits         []limits.Rule  // nil: limits.Table()
+	Limits         map[string]int // other figures for rules of limits.Table, by name
 	Now            func() time.Time
 	Logger         *slog.Logger
 
@@ -90,9 +90,6 @@ func (c *Config) complete() error {
 	if len(c.Listen) == 0 {
 		c.Listen = []string{DefaultListen}
 	}
-	if c.Limits == nil {
-		c.Limits = limits.Table()
-	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return &ConfigError{"a TLS certificate needs its key, and a key its certificate", "give both --tls-cert and --tls-key"}
 	}
@@ -110,6 +107,9 @@ func (c *Config) complete() error {
 	}
 	if c.MetricsAddr != "" && !loopback(c.MetricsAddr) {
 		return &ConfigError{"metrics are served on loopback only, not on " + c.MetricsAddr, "use 127.0.0.1:PORT and a scraper on this machine"}
+	}
+	if _, err := limits.Change(limits.Table(), c.Limits); err != nil {
+		return &ConfigError{err.Error(), "the table is at GET /op/v1/limits of the operator's socket"}
 	}
 	return c.checkOrigins()
 }

@@ -150,6 +150,9 @@ func (k *desk) deliverAll() {
 }
 
 func (k *desk) deliverOne(ctx context.Context) (more bool, err error) {
+	if waits, err := k.waits(ctx); err != nil || !waits {
+		return false, err
+	}
 	m := k.d.mailbox
 	c, ok, err := m.Claim(ctx, k.pairing, k.epoch, k.d.now())
 	if err != nil || !ok {
@@ -169,6 +172,19 @@ func (k *desk) deliverOne(ctx context.Context) (more bool, err error) {
 		return true, m.Waiting(ctx, k.pairing, c.ID, c.Token, k.d.now())
 	}
 	return true, m.Accepted(ctx, k.pairing, c.ID, c.Token, k.d.now())
+}
+
+// waits looks whether there is something to claim. Most wake-ups are about something else, and a look needs no
+// transaction of the store's one writer.
+func (k *desk) waits(ctx context.Context) (waits bool, err error) {
+	err = k.d.rows.View(ctx, func(r mailbox.Reader) error {
+		_, err := r.Next(k.pairing)
+		if waits = err == nil; mailbox.CodeOf(err) == mailbox.NotFound {
+			return nil
+		}
+		return err
+	})
+	return waits, err
 }
 
 func (k *desk) skip(ctx context.Context, c mailbox.Command) error {

@@ -28,6 +28,7 @@ type desktops struct {
 	now      func() time.Time
 	log      *slog.Logger
 	mailbox  *mailbox.Service
+	rows     httpapi.Rows
 	registry *pairing.Registry
 	linking  *pairing.Linking
 	feed     *httpapi.Feed

@@ -145,19 +145,8 @@ func (w *world) unknownLink() wire.LinkClaimRequest {
 	return body
 }
 
-// lifted is the table with one rule lifted out of a test's way.
-func lifted(name limits.Name) []limits.Rule {
-	table := limits.Table()
-	for i := range table {
-		if table[i].Name == name {
-			table[i].Max = 1 << 20
-		}
-	}
-	return table
-}
-
 func TestTypedCodesPauseAndLinksGoOn(t *testing.T) {
-	w := start(t, func(c *Config) { c.Limits = lifted(limits.Claim) })
+	w := start(t, func(c *Config) { c.Limits = map[string]int{string(limits.Claim): 1 << 20} })
 	d := w.enrol()
 	d.connect()
 	for range 130 { // 100, and what the minute gives back meanwhile

@@ -385,6 +385,7 @@ func TestConfigurationsThatDoNotStart(t *testing.T) {
 		"an origin with a path":           {func(c *Config) { c.PageOrigin = "https://x.example.com/" }, "https://host"},
 		"an allowed origin that is none":  {func(c *Config) { c.AllowedOrigins = []string{"x"} }, "https://host"},
 		"metrics for everyone":            {func(c *Config) { c.MetricsAddr = "0.0.0.0:9090" }, "127.0.0.1"},
+		"a limit that is none":            {func(c *Config) { c.Limits = map[string]int{"x": 1} }, "limits"},
 		"a path too long for a socket":    {func(c *Config) { c.StateDir = "/" + strings.Repeat("x", 100) }, "shorter"},
 	} {
 		c := Config{StateDir: t.TempDir(), Now: time.Now, Logger: discard(), Listen: []string{"127.0.0.1:0"}}

@@ -135,7 +135,7 @@ func (b *running) compose() {
 	b.linking = &pairing.Linking{Links: b.store, Pepper: b.secrets.pepper}
 	b.enrolment = &pairing.Enrolment{Codes: b.store, Pairings: b.store, Pepper: b.secrets.pepper, Broker: key}
 	d := &desktops{
-		key: key, now: b.cfg.Now, log: b.cfg.Logger, registry: b.registry, linking: b.linking, inner: b.store.Waker(),
+		key: key, now: b.cfg.Now, log: b.cfg.Logger, registry: b.registry, linking: b.linking, inner: b.store.Waker(), rows: b.store,
 		live: map[proof.PairingID]*desk{},
 	}
 	b.desktops = d
@@ -158,10 +158,11 @@ func (b *running) compose() {
 }
 
 func (b *running) apiConfig() httpapi.Config {
+	table, _ := limits.Change(limits.Table(), b.cfg.Limits) // complete has checked it
 	return httpapi.Config{
 		Enrolment: b.enrolment, Registry: b.registry, Linking: b.linking, Mailbox: b.mailbox, Rows: b.store,
 		Waker: b.desktops, Desktops: b.desktops, Tunnel: b.tunnel, Feed: b.feed,
-		Limits: limits.New(b.cfg.Limits, b.cfg.Now), Audit: b.store,
+		Limits: limits.New(table, b.cfg.Now), Audit: b.store,
 		Key: b.secrets.key, PageOrigin: b.cfg.PageOrigin, AllowedOrigins: b.cfg.AllowedOrigins,
 		TrustedProxies: b.cfg.TrustedProxies, Version: b.cfg.Version, Now: b.cfg.Now, Log: b.cfg.Logger,
 	}

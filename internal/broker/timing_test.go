@@ -27,15 +27,9 @@ const (
 // turn, and compares each kind with the unknown ones by Welch's t. Outliers, which are the machine's and not the
 // handler's, are cut off at the same quantile of all.
 func TestRefusedCodesTakeTheSameTime(t *testing.T) {
-	table := lifted(limits.Claim)
-	for i := range table {
-		if table[i].Name == limits.Requests {
-			table[i].Max = 1 << 20
-		}
-	}
 	var handler http.Handler
 	w := start(t, func(c *Config) {
-		c.Limits = table
+		c.Limits = map[string]int{string(limits.Claim): 1 << 20, string(limits.Requests): 1 << 20}
 		c.opened = func(b *running) { handler = b.api.Public() }
 		if dir, err := os.MkdirTemp("/dev/shm", "odp"); err == nil { // without a disk's noise, which would hide a difference
 			t.Cleanup(func() { _ = os.RemoveAll(dir) })

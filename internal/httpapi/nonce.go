@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"maps"
 	"sync"
 	"time"
 
@@ -23,15 +22,16 @@ const (
 // nonces gives out nonces that cost no memory until they were used with a valid signature: each carries its time and
 // a MAC under a key that lives as long as the process. Asking for one says nothing about whether an id exists.
 type nonces struct {
-	key [32]byte
+	key  [32]byte
+	most int // remembered: maxSpent
 
-	most  int // remembered: maxSpent
-	mu    sync.Mutex
-	spent map[[nonceSize]byte]time.Time // until when it would be valid
+	mu         sync.Mutex
+	spent, old map[uint64]struct{} // random parts; old are those of the life before
+	turned     time.Time           // when spent was begun
 }
 
 func newNonces() *nonces {
-	n := &nonces{most: maxSpent, spent: map[[nonceSize]byte]time.Time{}}
+	n := &nonces{most: maxSpent, spent: map[uint64]struct{}{}}
 	_, _ = rand.Read(n.key[:]) // crypto/rand never fails
 	return n
 }
@@ -56,25 +56,27 @@ func (n *nonces) valid(purpose, subject string, nonce []byte, now time.Time) boo
 	if len(nonce) != nonceSize || !hmac.Equal(nonce[nonceHead:], n.mac(purpose, subject, nonce[:nonceHead])) {
 		return false
 	}
-	age := now.Sub(n.issued(nonce))
+	age := now.Sub(time.UnixMilli(int64(binary.BigEndian.Uint64(nonce))))
 	return age >= 0 && age <= proof.NonceLife
 }
 
-func (*nonces) issued(nonce []byte) time.Time {
-	return time.UnixMilli(int64(binary.BigEndian.Uint64(nonce)))
-}
-
-// spend marks a valid nonce as used; false when it was already, or when too many are remembered.
+// spend marks a valid nonce as used; false when it was already, or when too many are remembered. What was used more
+// than a life ago is dropped with its whole map, so that a busy minute leaves no memory behind.
 func (n *nonces) spend(nonce []byte, now time.Time) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.spent) >= n.most {
-		maps.DeleteFunc(n.spent, func(_ [nonceSize]byte, until time.Time) bool { return until.Before(now) })
+	if age := now.Sub(n.turned); age > proof.NonceLife || age < 0 {
+		n.old, n.spent, n.turned = n.spent, map[uint64]struct{}{}, now
+		if age > 2*proof.NonceLife {
+			n.old = nil
+		}
 	}
-	key := [nonceSize]byte(nonce)
-	if _, used := n.spent[key]; used || len(n.spent) >= n.most {
+	id := binary.BigEndian.Uint64(nonce[8:])
+	_, used := n.spent[id]
+	_, before := n.old[id]
+	if used || before || len(n.spent)+len(n.old) >= n.most {
 		return false
 	}
-	n.spent[key] = n.issued(nonce).Add(proof.NonceLife)
+	n.spent[id] = struct{}{}
 	return true
 }

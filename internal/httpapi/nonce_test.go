@@ -48,8 +48,29 @@ func TestSpentNoncesAreBoundedAndForgotten(t *testing.T) {
 	if n.spend(n.issue("auth", "a", now), now) {
 		t.Error("one more than the bound was remembered")
 	}
-	later := now.Add(proof.NonceLife + time.Second)
-	if !n.spend(n.issue("auth", "a", later), later) || len(n.spent) != 1 {
-		t.Errorf("expired nonces were not forgotten: %d remembered", len(n.spent))
+	half := now.Add(proof.NonceLife / 2)
+	if n.spend(n.issue("auth", "a", half), half) {
+		t.Error("what is still valid was forgotten")
+	}
+	later := now.Add(2*proof.NonceLife + 2*time.Second)
+	if !n.spend(n.issue("auth", "a", later), later) || len(n.spent)+len(n.old) != 1 {
+		t.Errorf("expired nonces were not forgotten: %d remembered", len(n.spent)+len(n.old))
+	}
+}
+
+func TestSpentNonceIsRememberedForItsWholeLife(t *testing.T) {
+	n, now := newNonces(), time.UnixMilli(1_700_000_000_000)
+	n.spend(n.issue("auth", "a", now), now)
+	almost := now.Add(proof.NonceLife - time.Second)
+	nonce := n.issue("auth", "a", almost)
+	if !n.spend(nonce, almost) {
+		t.Fatal("not taken")
+	}
+	for _, after := range []time.Duration{0, 2 * time.Second, proof.NonceLife} {
+		at := almost.Add(after)
+		n.spend(n.issue("auth", "b", at), at) // others go on
+		if n.valid("auth", "a", nonce, at) && n.spend(nonce, at) {
+			t.Errorf("used again %v later", after)
+		}
 	}
 }

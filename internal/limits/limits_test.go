@@ -191,3 +191,21 @@ func TestClockSetBackLocksNobodyOut(t *testing.T) {
 		t.Error("the rate was lifted for good")
 	}
 }
+
+func TestFiguresCanBeChangedAndNothingElse(t *testing.T) {
+	table, err := Change(Table(), map[string]int{string(Claim): 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := New(table, (&clock{time.Unix(1_700_000_000, 0)}).now)
+	l.Allow(Claim, "k")
+	l.Allow(Claim, "k")
+	if _, ok := l.Allow(Claim, "k"); ok {
+		t.Error("the figure was not changed")
+	}
+	for _, bad := range []map[string]int{{"nothing": 5}, {string(Claim): 0}, {string(Claim): -1}} {
+		if _, err := Change(Table(), bad); err == nil {
+			t.Errorf("%v was taken", bad)
+		}
+	}
+}

@@ -2,7 +2,12 @@
 // limiter that enforces it. The table is the documentation: a rule that does not stand in it is not enforced.
 package limits
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Name names a rule of the table.
 type Name string
@@ -38,17 +43,39 @@ type Rule struct {
 func Table() []Rule {
 	const refused = "429 with Retry-After"
 	return []Rule{
-		{Requests, "request of the public API", "network", 1200, time.Minute, refused},
-		{Sign, "nonce or token of a surface", "network", 120, time.Minute, refused},
-		{Dial, "nonce or upgrade of a desktop", "network", 240, time.Minute, refused},
-		{DialBroker, "upgrade of a desktop", "broker", 6000, time.Minute, refused},
+		{Requests, "request of the public API", "network", 60_000, time.Minute, refused},
+		{Sign, "nonce, token or linking message of a surface", "network", 1200, time.Minute, refused},
+		{Dial, "nonce or upgrade of a desktop", "network", 30_000, time.Minute, refused},
+		{DialBroker, "upgrade of a desktop", "broker", 60_000, time.Minute, refused},
 		{Enrol, "enrolment code tried", "network", 10, time.Minute, refused},
 		{Claim, "claim of a linking session", "network", 10, time.Minute, refused},
 		{WrongClaims, "wrong claim", "broker", 100, time.Minute, "typed codes pause, links go on"},
-		{Commands, "command posted", "surface", 120, time.Minute, refused},
-		{Reads, "read, cancel or decision", "surface", 600, time.Minute, refused},
+		{Commands, "command posted", "surface", 600, time.Minute, refused},
+		{Reads, "read, cancel or decision", "surface", 3000, time.Minute, refused},
 		{Streams, "event stream open at once", "surface", 4, 0, refused},
 		{StreamsTotal, "event stream open at once", "broker", 20_000, 0, refused},
 		{Waits, "waiting request open at once", "network", 256, 0, "answered without waiting"},
 	}
+}
+
+// Change returns the table with other figures for the rules that are named; an unknown name or a figure below one is
+// an error that lists the names.
+func Change(table []Rule, figures map[string]int) ([]Rule, error) {
+	table = slices.Clone(table)
+	for name, most := range figures {
+		i := slices.IndexFunc(table, func(r Rule) bool { return string(r.Name) == name })
+		if i < 0 || most < 1 {
+			return nil, fmt.Errorf("%s=%d is no limit: the figure is at least 1, and the names are %s", name, most, names(table))
+		}
+		table[i].Max = most
+	}
+	return table, nil
+}
+
+func names(table []Rule) string {
+	list := make([]string, len(table))
+	for i, r := range table {
+		list[i] = string(r.Name)
+	}
+	return strings.Join(list, ", ")
 }
