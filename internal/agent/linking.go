@@ -128,7 +128,11 @@ func (l *linker) announce(ctx context.Context, session *seal.DesktopLink, open p
 		return LinkTicket{}, err
 	}
 	var opened wire.LinkOpened
-	if err := l.link().Call(ctx, tunnel.Control, wire.FrameLinkOpen, wire.LinkOpen{Open: raw}, &opened); err != nil {
+	err = l.link().Call(ctx, tunnel.Control, wire.FrameLinkOpen, wire.LinkOpen{Open: raw}, &opened)
+	if err == nil && session.Mode() == proof.ModeCode {
+		err = proof.CheckNameplate(opened.Nameplate) // it is shown to the owner
+	}
+	if err != nil {
 		session.Cancel()
 		l.end(ctx, audit.LinkCancelled, "broker_unreachable")
 		return LinkTicket{}, &ControlError{Code: codeLinkOffline, Message: "the broker could not open a linking session: " + err.Error()}
