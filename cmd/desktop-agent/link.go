@@ -195,7 +195,7 @@ func (l *linking) digits(e agent.LinkEvent) error {
 	go l.watch(ctx, stop)
 	asking := ucli.NewContext(l.c.App, nil, l.c)
 	asking.Context = ctx
-	for left := e.Left; ; left-- {
+	for {
 		typed, err := cli.Ask(asking, fmt.Sprintf("Type the %d digits that the device shows:", e.Digits))
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil {
@@ -204,11 +204,14 @@ func (l *linking) digits(e agent.LinkEvent) error {
 			return err
 		}
 		err = l.cl.LinkDigits(ctx, l.c.String("pairing"), typed)
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			return cause // the session ended while the digits were on their way: say why
+		}
 		refused, ok := errors.AsType[*agent.ControlError](err)
 		if !ok || refused.Code != agent.CodeLinkDigits {
 			return err
 		}
-		_, _ = fmt.Fprintf(l.c.App.ErrWriter, "%s; %d tries left\n", refused.Message, left-1)
+		_, _ = fmt.Fprintln(l.c.App.ErrWriter, refused.Message)
 	}
 }
 

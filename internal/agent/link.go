@@ -62,7 +62,7 @@ func (p *pairingRun) dial(ctx context.Context) {
 		Dial:   cfg,
 		OnLink: func(l *tunnel.Link) { p.onLink(ctx, l) },
 		OnState: func(s tunnel.State) {
-			p.log.Info("link", "phase", int(s.Phase), "attempts", s.Attempts, "error", s.LastErr)
+			p.log.Info("link", "phase", s.Phase.String(), "attempts", s.Attempts, "error", s.LastErr)
 		},
 		GiveUp: p.givesUp,
 	})
