@@ -56,7 +56,7 @@ func freeAddr() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// Close ends what still runs, by pid, and removes the folder.
+// Close ends what still runs, by pid, and removes the folder. What a killed program left behind ends too.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	procs := l.procs
@@ -70,6 +70,7 @@ func (l *Lab) Close() error {
 			out = errors.Join(out, procs[i].Stop(20*time.Second))
 		}
 	}
+	l.endStrays()
 	return errors.Join(out, os.RemoveAll(l.Dir))
 }
 
