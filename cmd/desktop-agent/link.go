@@ -209,10 +209,28 @@ func (l *linking) digits(e agent.LinkEvent) error {
 		}
 		refused, ok := errors.AsType[*agent.ControlError](err)
 		if !ok || refused.Code != agent.CodeLinkDigits {
-			return err
+			return l.why(err)
 		}
 		_, _ = fmt.Fprintln(l.c.App.ErrWriter, refused.Message)
 	}
+}
+
+// why is the end of the session when it has one by now, which says more than the refusal that met it.
+func (l *linking) why(refused error) error {
+	if refused == nil {
+		return nil
+	}
+	events, err := l.cl.LinkEvents(l.c.Context, l.c.String("pairing"), l.after, 0)
+	if err != nil {
+		return refused
+	}
+	for _, e := range events {
+		switch e.Type {
+		case agent.LinkBurned, agent.LinkExpired, agent.LinkCancelled:
+			return ended(e)
+		}
+	}
+	return refused
 }
 
 // watch ends the question when the session ends.
