@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cowork.example.com/broker/internal/audit"
@@ -166,4 +167,45 @@ func TestWakerWakesOnlyItsPairing(t *testing.T) {
 	if len(w.subs) != 0 {
 		t.Errorf("%d pairings are still remembered", len(w.subs))
 	}
+}
+
+// TestWaitIsBounded: whoever asks for an hour gets MaxWait, and ends early with the caller.
+func TestWaitIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, t.TempDir()).(*Store)
+		defer s.Close()
+		service := mailbox.New(s, s.Waker())
+		p, surface := mailbox.PairingID{1}, mailbox.SurfaceID{1}
+		c, _, err := service.Enqueue(t.Context(), mailbox.Draft{
+			Pairing: p, Surface: surface, Kind: 2, Seq: 1, Digest: mailbox.Digest{1}, Expires: time.Now().Add(time.Hour), Envelope: []byte("e"),
+		}, mailbox.By{Actor: audit.Actor{Kind: audit.Surface}}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if got, err := service.Wait(t.Context(), p, c.ID, time.Hour); err != nil || got.State != mailbox.Queued || time.Since(began) != mailbox.MaxWait {
+			t.Errorf("waited %s, %s, %v", time.Since(began), got.State, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began = time.Now()
+		if got, err := service.Wait(ctx, p, c.ID, time.Hour); err != nil || got.State != mailbox.Queued || time.Since(began) != time.Second {
+			t.Errorf("waited %s for a caller that left, %s, %v", time.Since(began), got.State, err)
+		}
+		done := make(chan time.Duration)
+		began = time.Now()
+		go func() {
+			if got, err := service.Wait(t.Context(), p, c.ID, time.Hour); err != nil || got.State != mailbox.Cancelled {
+				t.Errorf("woken to %s, %v", got.State, err)
+			}
+			done <- time.Since(began)
+		}()
+		synctest.Wait()
+		if _, err := service.Cancel(t.Context(), p, surface, c.ID, mailbox.By{}, time.Now()); err != nil {
+			t.Error(err)
+		}
+		if waited := <-done; waited != 0 {
+			t.Errorf("woken after %s", waited)
+		}
+	})
 }
