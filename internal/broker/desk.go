@@ -25,6 +25,8 @@ const (
 	stopTime = 30 * time.Second
 	// tellTime is the deadline of a message that can be told again.
 	tellTime = 10 * time.Second
+	// fencedTime is how long a link may outlive a newer one that was admitted.
+	fencedTime = 10 * time.Second
 	// retryStore is how long a pump waits after the store failed.
 	retryStore = 5 * time.Second
 )
@@ -217,7 +219,9 @@ func (k *desk) failed(what string, err error) {
 	}
 	switch mailbox.CodeOf(err) {
 	case mailbox.Fenced:
-		k.link.Close("fenced")
+		// A newer link was admitted, and the tunnel ends this one when that has won. If it never came up, this one is
+		// of no use any more.
+		time.AfterFunc(fencedTime, func() { k.link.Close("fenced") })
 		return
 	case mailbox.Closed:
 		return // whoever revoked the pairing tells the desktop, and cuts the link then

@@ -39,6 +39,7 @@ type desktops struct {
 	mu    sync.Mutex
 	live  map[proof.PairingID]*desk
 	group sync.WaitGroup // the pumps
+	links sync.WaitGroup // from onLink to the end of onClose
 }
 
 // Wake implements mailbox.Waker.
@@ -107,6 +108,7 @@ func (d *desktops) admit(ctx context.Context, peer tunnel.Peer) (uint64, error) 
 
 // onLink takes a link that won its place.
 func (d *desktops) onLink(link *tunnel.Link) {
+	d.links.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), storeCall)
 	defer cancel()
 	p, err := proof.ParsePairingID(link.Peer().ID)
@@ -121,35 +123,44 @@ func (d *desktops) onLink(link *tunnel.Link) {
 	}
 	k := newDesk(d, link, row, d.now())
 	d.mu.Lock()
-	if old := d.live[p]; old == nil || old.epoch < k.epoch {
+	old := d.live[p]
+	if old == nil || old.epoch < k.epoch {
 		d.live[p] = k
+	} else {
+		old = k // a newer link was quicker
 	}
 	d.mu.Unlock()
+	if old != nil {
+		old.stop()
+	}
 	link.Serve(k.serve)
 	d.feed.Presence(p)
 }
 
 // onClose records that a link has ended.
 func (d *desktops) onClose(link *tunnel.Link) {
+	defer d.links.Done()
 	p, err := proof.ParsePairingID(link.Peer().ID)
 	if err != nil {
 		return
 	}
-	d.mu.Lock()
-	k := d.live[p]
-	if k != nil && k.link == link {
-		delete(d.live, p)
-	}
-	d.mu.Unlock()
-	if k != nil && k.link == link {
-		k.stop()
-	}
+	d.forget(p, link)
 	ctx, cancel := context.WithTimeout(context.Background(), storeCall)
 	defer cancel()
 	if err := d.mailbox.Disconnect(ctx, p, mailbox.Epoch(link.Epoch()), endOf(link.Err()), d.now()); err != nil {
 		d.log.Error("recording the end of a link", "pairing", p, "error", err)
 	}
 	d.feed.Presence(p)
+}
+
+// forget takes a link that has ended out of the live ones, unless another has taken its place.
+func (d *desktops) forget(p proof.PairingID, link *tunnel.Link) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if k := d.live[p]; k != nil && k.link == link {
+		delete(d.live, p)
+		k.stop()
+	}
 }
 
 // endOf is the stable code of why a link ended.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"cowork.example.com/broker/internal/mailbox"
@@ -76,23 +77,43 @@ func (k *desk) checkHello(in wire.Hello) error {
 
 // learn stores what the desktop says of itself, and the revocations which this broker has missed.
 func (k *desk) learn(ctx context.Context, in wire.Hello) error {
-	for _, name := range in.Revoked {
-		id, err := proof.ParseSurfaceID(name)
-		if err != nil {
-			return malformed("the hello revokes what is no surface")
-		}
-		if err := k.revokeSurface(ctx, id); err != nil && !errors.Is(err, pairing.ErrNotFound) {
-			return err
-		}
+	if err := k.missedRevocations(ctx, in.Revoked); err != nil {
+		return err
 	}
 	row, err := k.row(ctx)
 	if err != nil {
 		return err
 	}
-	if err := k.d.registry.Bundle(ctx, row, in.Bundle, k.d.now()); err != nil {
+	err = k.d.registry.Bundle(ctx, row, in.Bundle, k.d.now())
+	if errors.Is(err, pairing.ErrConflict) {
+		// A desktop that was restored is behind its own numbers. Surfaces take no lower one, so the higher one stays
+		// until the desktop has passed it; what is sealed to it meanwhile the desktop refuses by itself.
+		k.d.log.Warn("a desktop's key bundle is older than the one known", "pairing", k.pairing)
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	return k.d.registry.Pairings.SeePairing(ctx, k.pairing, in.Executor, in.Kinds, k.d.now())
+}
+
+// missedRevocations revokes what the desktop has revoked and this broker still takes for linked.
+func (k *desk) missedRevocations(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	surfaces, err := k.d.registry.Surfaces.Surfaces(ctx, k.pairing)
+	if err != nil {
+		return err
+	}
+	for _, s := range surfaces {
+		if s.Revoked.IsZero() && slices.Contains(names, s.ID.String()) {
+			if err := k.revokeSurface(ctx, s.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (k *desk) onReport(ctx context.Context, in wire.Report) (wire.ReportReply, error) {

@@ -217,6 +217,7 @@ func (b *running) stopServing() {
 
 // drain waits for what the links had begun.
 func (b *running) drain() {
+	b.desktops.links.Wait()
 	b.desktops.group.Wait()
 	_ = os.Remove(SocketPath(b.cfg.StateDir)) // the listener's Close has removed it already, in most cases
 }
