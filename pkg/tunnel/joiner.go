@@ -7,7 +7,7 @@ import (
 )
 
 // pieces holds buffers for one joined frame each, so that an idle link holds none.
-var pieces = sync.Pool{New: func() any { b := make([]byte, 0, muxHeaderSize+maxPiece); return &b }}
+var pieces = sync.Pool{New: func() any { b := make([]byte, 0, muxHeaderSize+bulkPiece); return &b }}
 
 // joiner makes one write, and so one WebSocket message, of a yamux data header
 // and the body that yamux's send loop writes next. Only that loop writes, so it needs no lock.

@@ -11,8 +11,8 @@ import (
 // wsPingEach is how many looks pass between two WebSocket pings.
 const wsPingEach = 3
 
-// chatter is what may come in between two looks at an idle link: a pong, and the
-// peer's own pings.
+// chatter is what may come in between two of the broker's looks at an idle link: a
+// pong, and perhaps a ping. The agent, whom the broker's pings reach each 20 s, pings only in silence.
 const chatter = 4 * muxHeaderSize
 
 // maxMisses is how many looks may find a ping unanswered.
@@ -45,7 +45,8 @@ func (l *Link) look() {
 		go l.end(ErrKeepalive)
 		return
 	}
-	if b.waiting = in <= chatter; !b.waiting {
+	b.waiting = in == 0 || l.side == brokerSide && in <= chatter
+	if !b.waiting {
 		return
 	}
 	b.looks++
@@ -70,8 +71,8 @@ func nextLook() time.Duration {
 }
 
 const (
-	wheelTick  = time.Second
-	wheelSlots = 32 // above the longest nextLook, in ticks
+	wheelTick  = 100 * time.Millisecond // short, so that a herd's links are not all pinged at once
+	wheelSlots = 256                    // above the longest nextLook, in ticks
 )
 
 // wheel looks at all links of a server from one goroutine, which runs while

@@ -10,22 +10,24 @@ import (
 	"github.com/hashicorp/yamux"
 )
 
-// lane is our lane of one class (SPEC section 5): a goroutine that opens the stream and
-// writes, and one that reads. It ends by itself when quiet, and its link then makes another.
+// lane is our lane of one class (SPEC section 5). A goroutine reads the replies for as
+// long as the lane lives, another writes while there is something to write. A lane
+// ends by itself when quiet, and its link then makes another.
 type lane struct {
 	l     *Link
 	class Class
-	queue chan *call    // to be written; as long as places, so sending never blocks
 	place chan struct{} // one for each request in flight
 	over  chan struct{} // closed at the end
 
-	mu    sync.Mutex
-	s     *Stream // nil until opened
-	sent  []*call // written, in order
-	live  int     // queued and sent
-	quiet time.Time
-	ended bool
-	id    uint64
+	mu      sync.Mutex
+	s       *Stream // nil until opened
+	queue   []*call // to be written
+	writing bool    // there is a writer
+	sent    []*call // written, in order
+	live    int     // queued, being written and sent
+	quiet   time.Time
+	ended   bool
+	id      uint64
 }
 
 // lane returns the live lane of class.
@@ -41,16 +43,14 @@ func (l *Link) lane(class Class) (*lane, error) {
 	if l.lanes[class] == nil {
 		ln := &lane{
 			l: l, class: class,
-			queue: make(chan *call, MaxInFlight), place: make(chan struct{}, MaxInFlight),
-			over: make(chan struct{}),
+			place: make(chan struct{}, MaxInFlight), over: make(chan struct{}),
 		}
 		l.lanes[class] = ln
-		go ln.run()
 	}
 	return l.lanes[class], nil
 }
 
-// add queues c; false when the lane has ended.
+// add queues c, and starts a writer when there is none; false when the lane has ended.
 func (ln *lane) add(c *call) bool {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
@@ -58,34 +58,60 @@ func (ln *lane) add(c *call) bool {
 		return false
 	}
 	ln.live++
-	ln.queue <- c
+	ln.queue = append(ln.queue, c)
+	if !ln.writing {
+		ln.writing = true
+		go ln.run()
+	}
 	return true
 }
 
-// run opens the stream, starts the reader and writes what is queued.
+// run writes what is queued, and opens the stream and starts the reader before that if need be.
 func (ln *lane) run() {
+	s, err := ln.stream()
+	for err == nil {
+		c := ln.take()
+		if c == nil {
+			return
+		}
+		err = ln.write(s, c)
+	}
+	ln.end(err)
+}
+
+// stream is the lane's stream, opened when first needed. Only the writer calls it.
+func (ln *lane) stream() (*Stream, error) {
+	ln.mu.Lock()
+	s := ln.s
+	ln.mu.Unlock()
+	if s != nil {
+		return s, nil
+	}
 	y, err := ln.l.openStream(ln.l.ctx)
 	if err != nil {
-		ln.end(err)
-		return
+		return nil, err
 	}
-	s := newStream(ln.l, y, ln.class)
+	s = newStream(ln.l, y, ln.class)
 	s.lane = true
 	ln.mu.Lock()
 	ln.s = s
 	ln.mu.Unlock()
 	go ln.read(s)
-	for {
-		select {
-		case c := <-ln.queue:
-			if err := ln.write(s, c); err != nil {
-				ln.end(err)
-				return
-			}
-		case <-ln.over:
-			return
-		}
+	return s, nil
+}
+
+// take is the next call to write; nil when there is none, which ends the writer.
+func (ln *lane) take() *call {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	if len(ln.queue) == 0 {
+		ln.writing, ln.queue = false, nil
+		return nil
 	}
+	c := ln.queue[0]
+	ln.queue[0] = nil
+	ln.queue = ln.queue[1:]
+	return c
 }
 
 // write sends one request, unless its caller has given up already.
@@ -278,11 +304,8 @@ func (ln *lane) detach() []*call {
 	}
 	ln.ended = true
 	close(ln.over)
-	calls := ln.sent
-	ln.sent = nil
-	for len(ln.queue) > 0 {
-		calls = append(calls, <-ln.queue)
-	}
+	calls := append(ln.sent, ln.queue...)
+	ln.sent, ln.queue = nil, nil
 	if ln.s != nil {
 		_ = ln.s.y.SetReadDeadline(time.Unix(1, 0))
 	}

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -34,13 +35,24 @@ func muxConfig(s side, log *slog.Logger) *yamux.Config {
 }
 
 // muxLogger passes yamux's lines on. They are what a peer can provoke at will,
-// so they are for debugging only; why a link ended is in Link.Err.
+// so they are for debugging only; why a link ended is in Link.Err. Nothing is formatted
+// for nobody: it would double the stack of each link's receive loop for good.
 type muxLogger struct{ log *slog.Logger }
 
 func (m muxLogger) Printf(format string, v ...any) {
-	m.Print(fmt.Sprintf(format, v...))
+	if m.log.Enabled(context.Background(), slog.LevelDebug) {
+		m.line(fmt.Sprintf(format, v...))
+	}
 }
-func (m muxLogger) Println(v ...any) { m.Print(v...) }
+
 func (m muxLogger) Print(v ...any) {
-	m.log.Debug("tunnel: yamux", "line", ascii(strings.TrimSpace(fmt.Sprint(v...)), maxText))
+	if m.log.Enabled(context.Background(), slog.LevelDebug) {
+		m.line(fmt.Sprint(v...))
+	}
+}
+
+func (m muxLogger) Println(v ...any) { m.Print(v...) }
+
+func (m muxLogger) line(s string) {
+	m.log.Debug("tunnel: yamux", "line", ascii(strings.TrimSpace(s), maxText))
 }

@@ -356,6 +356,7 @@ func TestRunStops(t *testing.T) {
 		done := make(chan struct{})
 		go func() { _ = r.Run(ctx); close(done) }()
 		l := <-up
+		synctest.Wait() // the agent's end is up too
 		cancel()
 		<-done
 		wantReason(t, l, tunnel.ReasonGoingAway, true)

@@ -185,16 +185,16 @@ func (s *Stream) Write(p []byte) (int, error) {
 }
 
 func (s *Stream) write(p []byte) (int, error) {
-	write := s.y.Write
+	write, piece := s.y.Write, interactivePiece
 	if s.class.bulk() {
-		write = s.writeBulk
+		write, piece = s.writeBulk, bulkPiece
 	}
 	total := 0
 	for total < len(p) {
 		if s.lane {
 			_ = s.SetWriteDeadline(time.Now().Add(writeTime))
 		}
-		n, err := write(p[total:min(total+maxPiece, len(p))])
+		n, err := write(p[total:min(total+piece, len(p))])
 		total += n
 		if err != nil {
 			return total, s.l.check(err)

@@ -41,7 +41,11 @@ const (
 	bulkInFlight  = 2        // pieces of bulk streams in the send queue of a link
 	wsHeaderSize  = 4        // WebSocket header of a message of a piece, unmasked
 	muxHeaderSize = 12       // yamux frame header
-	maxPiece      = 16<<10 - wsHeaderSize - muxHeaderSize
+
+	// What a stream writes at once. yamux keeps a buffer of the largest for as long as the
+	// link lives, so what goes over links that are mostly idle is cut smaller.
+	interactivePiece = 4<<10 - wsHeaderSize - muxHeaderSize
+	bulkPiece        = 16<<10 - wsHeaderSize - muxHeaderSize
 )
 
 // Times (SPEC sections 5, 7, 8 and 9).

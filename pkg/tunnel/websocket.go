@@ -37,6 +37,11 @@ type conn struct {
 	rx, tx atomic.Int64 // bytes of yamux's frames
 	peer   atomic.Pointer[CloseError]
 	closed sync.Once
+
+	park    *parker       // nil: Read waits inside the library
+	ahead   *bufio.Reader // what the library has read ahead
+	leaving bool          // bye reads too: hands off ahead
+	mu      sync.Mutex    // guards leaving, and with it ahead
 }
 
 func newConn(ws *websocket.Conn, bottom net.Conn) *conn {
@@ -50,6 +55,7 @@ func newConn(ws *websocket.Conn, bottom net.Conn) *conn {
 func (c *conn) Read(p []byte) (int, error) {
 	for {
 		if c.rest == nil {
+			c.wait()
 			typ, r, err := c.ws.Reader(context.Background())
 			if err != nil {
 				return 0, c.readError(err)
@@ -68,6 +74,19 @@ func (c *conn) Read(p []byte) (int, error) {
 		if n > 0 || err != nil {
 			return n, err
 		}
+	}
+}
+
+// wait waits for the next message, where that can be done with little stack.
+func (c *conn) wait() {
+	if c.park == nil {
+		return
+	}
+	c.mu.Lock()
+	empty := !c.leaving && c.ahead.Buffered() == 0
+	c.mu.Unlock()
+	if empty {
+		c.park.wait()
 	}
 }
 
@@ -95,6 +114,9 @@ func (c *conn) ping(ctx context.Context) error { return c.ws.Ping(ctx) }
 
 // bye sends a close frame, waits closeGrace for the answer, and aborts.
 func (c *conn) bye(code websocket.StatusCode, reason string) {
+	c.mu.Lock()
+	c.leaving = true
+	c.mu.Unlock()
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
@@ -166,13 +188,21 @@ func acceptWebSocket(w http.ResponseWriter, r *http.Request) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newConn(ws, h.bottom), nil
+	c := newConn(ws, h.bottom)
+	c.park, c.ahead = newParker(h.conn), h.ahead
+	return c, nil
 }
 
-// hijacker remembers the connection that the library takes and hides.
+// linkBuffer is the size of a link's two buffers at the broker. net/http's own are
+// of 4 KiB each; what is larger than the buffer goes past it anyway.
+const linkBuffer = 1 << 10
+
+// hijacker remembers the connection that the library takes and hides, and gives
+// it smaller buffers.
 type hijacker struct {
 	http.ResponseWriter
-	bottom net.Conn
+	conn, bottom net.Conn
+	ahead        *bufio.Reader
 }
 
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -185,7 +215,28 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		h.bottom = t.NetConn()
 	}
 	tuneTCP(h.bottom)
-	return c, brw, nil
+	if n := brw.Reader.Buffered(); n > 0 { // sent with the request, before our answer
+		b := make([]byte, n)
+		_, _ = io.ReadFull(brw.Reader, b)
+		c = &earlyConn{Conn: c, early: b}
+	}
+	h.conn, h.ahead = c, bufio.NewReaderSize(c, linkBuffer)
+	return c, bufio.NewReadWriter(h.ahead, bufio.NewWriterSize(c, linkBuffer)), nil
+}
+
+// earlyConn gives the bytes that net/http had read too far before those of the wire.
+type earlyConn struct {
+	net.Conn
+	early []byte
+}
+
+func (c *earlyConn) Read(p []byte) (int, error) {
+	if len(c.early) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.early)
+	c.early = c.early[n:]
+	return n, nil
 }
 
 // dialWebSocket asks for the upgrade. bottom returns the transport that client
