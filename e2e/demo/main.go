@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command demo starts broker, agent and OpenCode on this machine from the built programs. `demo` drives the whole main
 // job through them and exits; `demo run` leaves them running with a link to scan.
 package main
@@ -15,7 +17,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	do := drive
 	if len(os.Args) > 1 && os.Args[1] == "run" {
 		do = run

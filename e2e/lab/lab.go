@@ -1,3 +1,5 @@
+//go:build unix
+
 package lab
 
 import (
@@ -13,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -108,6 +111,7 @@ func (l *Lab) Start(name string, args ...string) (*Proc, error) {
 func (l *Lab) StartAt(path string, args ...string) (*Proc, error) {
 	cmd := exec.Command(path, args...)
 	cmd.Env, cmd.Dir = l.env("ODP_CHAOS_CLOCK_FILE="+l.clock(filepath.Base(path))), l.Dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for whoever runs the lab, which then stops them in order
 	p, err := start(filepath.Base(path), cmd, l.Tee)
 	if err != nil {
 		return nil, err

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package lab runs the built programs as processes, each with a state folder of its own, and speaks to them as people
 // and scripts do: by arguments, standard input and output, files and sockets. The end-to-end tests, the demo and the
 // benchmarks stand on it.
