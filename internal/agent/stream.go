@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"regexp"
 	"strings"
+
+	"cowork.example.com/broker/internal/redact"
 )
 
 // maxStreamTail is how much raw text of a streaming part is kept as context for its redaction, in bytes, while no
@@ -10,11 +13,16 @@ const maxStreamTail = 4 << 10
 
 // maxStreamRaw bounds that context when there is no place to cut it, in one endless line say; the rest of such a part is
 // not said before its end.
-const maxStreamRaw = 64 << 10
+const maxStreamRaw = redact.MaxText
+
+// doubtful is what only the rest of its line can show to be a secret: a number or a long word ("483920 is your code"),
+// or the words of a seed phrase.
+var doubtful = regexp.MustCompile(`(?i)\d{4}|\S{20}|\bseed\b|mnemonic|phrase|recovery`)
 
 // redactStream redacts a text that arrives in pieces. A secret or a path may be split between two pieces, so text is
-// held back to the last white space, and each decision is made on the text so far, not on the piece. What would
-// change what was said already is not said at all: the whole part, redacted as one, follows at its end.
+// held back to the last white space, and from a doubtful word on to the end of its line; each decision is made on the
+// text so far, not on the piece. What would change what was said already is not said at all: the whole part, redacted
+// as one, follows at its end.
 type redactStream struct {
 	redact func(string) string
 	raw    string // since the last cut, which is at the start of a line
@@ -29,8 +37,7 @@ func (s *redactStream) push(piece string) string {
 		s.raw, s.said = "", "" // nothing more will be said
 		return ""
 	}
-	end := strings.LastIndexAny(s.raw, " \t\n") + 1
-	now := s.redact(s.raw[:end])
+	now := s.redact(s.raw[:sayable(s.raw)])
 	if !strings.HasPrefix(now, s.said) {
 		s.lost = true
 		return ""
@@ -39,6 +46,16 @@ func (s *redactStream) push(piece string) string {
 	s.said = now
 	s.cut()
 	return out
+}
+
+// sayable is how much of a text can be judged before its rest is known.
+func sayable(text string) int {
+	line := strings.LastIndexByte(text, '\n') + 1
+	end := strings.LastIndexAny(text, " \t\n") + 1
+	if at := doubtful.FindStringIndex(text[line:]); at != nil {
+		end = min(end, strings.LastIndexAny(text[:line+at[0]], " \t\n")+1)
+	}
+	return end
 }
 
 // cut forgets whole lines of context once there is enough after them, unless a key block is open in them.
