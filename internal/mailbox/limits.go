@@ -18,7 +18,7 @@ const (
 	MaxBatch         = wire.MaxBatchBytes    // bytes of one event batch
 	MaxAppend        = 64                    // batches of one append
 	MaxRequestRef    = 64                    // bytes of a request reference
-	MaxOpenRequests  = 1000                  // open requests of a pairing; the oldest gives way
+	MaxOpenRequests  = 200                   // open requests of a pairing; the oldest gives way
 	MaxBoxes         = 256                   // boxes of one event epoch
 	MaxBox           = 4 << 10               // bytes of one box
 	MaxJournalID     = 64                    // bytes of a journal's id

@@ -139,7 +139,7 @@ func testEventRetention(t *testing.T, open Open) {
 	f.connect()
 	f.begin(old)
 	total := uint64(0)
-	for total < mailbox.RetainBatches+2000 {
+	for total < mailbox.RetainBatches+600 {
 		batches := make([]mailbox.Batch, mailbox.MaxAppend)
 		for i := range batches {
 			batches[i] = f.batch(old, total+uint64(i)+1)

@@ -30,7 +30,7 @@ func testRandomLives(t *testing.T, open Open) {
 			"cancel":       l.cancels,
 			"answer stops": l.answersStops,
 			"time passes":  l.timePasses,
-			"reopen":       func(*rapid.T) { l.reopen() },
+			"reopen":       l.reopens,
 			"lose journal": l.losesJournal,
 			"":             l.check,
 		})
@@ -213,6 +213,12 @@ func (l *lives) answersStops(r *rapid.T) {
 func (l *lives) timePasses(r *rapid.T) {
 	l.now = l.now.Add(time.Duration(rapid.SampledFrom([]int{1, 13, 30 * 24}).Draw(r, "hours")) * time.Hour)
 	l.must(l.s.Expire(ctx(), l.now))
+}
+
+func (l *lives) reopens(r *rapid.T) {
+	if rapid.IntRange(0, 4).Draw(r, "really") == 0 { // it takes longer than all others
+		l.reopen()
+	}
 }
 
 func (l *lives) losesJournal(r *rapid.T) {

@@ -252,14 +252,15 @@ func (f *fixture) bring(to mailbox.State) mailbox.Command {
 
 func testTable(t *testing.T, open Open) { walkTable(t, open, false) }
 
-// testTableReopened closes and opens the store before and after each event: nothing may depend on memory.
+// testTableReopened closes and opens the store before and after the event, in every third cell: nothing may depend on
+// memory.
 func testTableReopened(t *testing.T, open Open) { walkTable(t, open, true) }
 
 func walkTable(t *testing.T, open Open, reopen bool) {
 	f := newFixture(t, open)
-	for _, row := range rows {
+	for n, row := range rows {
 		for i, want := range []string{row.queued, row.leased, row.accepted, row.waiting, row.terminal, row.unknown} {
-			if want == "" {
+			if want == "" || reopen && (n+i)%3 != 0 {
 				continue // what the row presupposes cannot be in this state
 			}
 			state := []mailbox.State{mailbox.Queued, mailbox.Leased, mailbox.Accepted, mailbox.WaitingLocal, mailbox.Completed, mailbox.OutcomeUnknown}[i]
