@@ -23,6 +23,7 @@ const SocketName = "agent.sock"
 
 const (
 	maxControlBody  = wire.MaxSmallBody
+	maxSocketPath   = 103 // bytes, on the platforms we support
 	controlMode     = 0o600
 	controlHeader   = 5 * time.Second
 	controlShutdown = 2 * time.Second
@@ -102,6 +103,9 @@ const (
 // serveControl listens on the control socket until ctx ends.
 func (a *Agent) serveControl(ctx context.Context) error {
 	path := filepath.Join(a.cfg.StateDir, SocketName)
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("the control socket would have a path of %d bytes, at most %d are possible: choose a state folder with a shorter path", len(path), maxSocketPath)
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of an agent that was killed; the journal's lock says that none runs
 		return err
 	}

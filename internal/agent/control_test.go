@@ -377,3 +377,16 @@ func TestTheEndIsToldLater(t *testing.T) {
 		return err == nil && p.Told
 	})
 }
+
+func TestLongStateFolder(t *testing.T) {
+	d := newDesktop(t)
+	d.dir = filepath.Join(d.dir, strings.Repeat("x", maxSocketPath))
+	a, err := d.make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if err := a.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "shorter path") {
+		t.Fatalf("%v", err)
+	}
+}

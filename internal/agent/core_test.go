@@ -331,3 +331,64 @@ func TestWhatEndedAtTheBrokerDoesNotRun(t *testing.T) {
 		t.Fatalf("%+v, executed %v", row, d.exec.calls)
 	}
 }
+
+// A broker whose disk was full gets the result again on the same link; one that will never take it is not asked again.
+func TestRefusedResults(t *testing.T) {
+	for code, again := range map[string]bool{wire.CodeFull: true, wire.CodeMalformed: false, wire.CodeConflict: false} {
+		t.Run(code, func(t *testing.T) {
+			d := newDesktop(t)
+			p := d.link("phone", proof.ScopePrompt)
+			d.boot()
+			d.broker.mu.Lock()
+			d.broker.refuse[wire.FrameResult] = code
+			d.broker.mu.Unlock()
+			command := d.deliver(d.command(p, proof.Status, wire.Status{}), deliveredReceived)
+			d.broker.until(t, "a result", func() bool { return contains(d.broker.seen, wire.FrameResult) })
+			if again {
+				d.result(p, command)
+				return
+			}
+			second := d.deliver(d.command(p, proof.Status, wire.Status{}), deliveredReceived)
+			d.result(p, second)
+			d.broker.mu.Lock()
+			_, taken := d.broker.results[command]
+			d.broker.mu.Unlock()
+			if taken {
+				t.Fatal("it was sent again on the same link")
+			}
+			if code == wire.CodeConflict {
+				if row := d.row(command); !row.Durable {
+					t.Fatal("a result that the broker has otherwise is kept for ever")
+				}
+				return
+			}
+			d.broker.connected(t).Close("lost")
+			d.result(p, command) // the next link is asked again
+		})
+	}
+}
+
+func TestUseRenewsAGrant(t *testing.T) {
+	d := newDesktop(t)
+	p := d.link("phone", proof.ScopePrompt)
+	d.boot()
+	d.result(p, d.deliver(d.command(p, proof.Status, wire.Status{}), deliveredReceived))
+	if d.broker.sawFrame(wire.FrameLinkGrant) {
+		t.Fatal("a young grant was renewed")
+	}
+	before, _ := d.agent.journal.Surface(t.Context(), d.id, p.id)
+	d.shift(renewAfter)
+	d.broker.offset = renewAfter
+	d.restart()
+	d.result(p, d.deliver(d.command(p, proof.Status, wire.Status{}), deliveredReceived))
+	d.broker.until(t, "the renewed grant", func() bool { return contains(d.broker.seen, wire.FrameLinkGrant) })
+	after, err := d.agent.journal.Surface(t.Context(), d.id, p.id)
+	if err != nil || after.Serial <= before.Serial || after.NotAfter.Sub(before.NotAfter) < renewAfter-time.Minute {
+		t.Fatalf("%+v", after)
+	}
+	g, err := proof.OpenGrant(d.keys.Dsig(), after.Grant)
+	if err != nil || g.Serial != after.Serial || g.NotAfter != after.NotAfter.UnixMilli() || g.Surface != p.id {
+		t.Fatalf("%+v %v", g, err)
+	}
+	d.wantLine("surface.renewed ")
+}

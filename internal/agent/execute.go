@@ -184,8 +184,10 @@ const (
 func (p *pairingRun) recheck(row journal.Row, s journal.Surface) (ending, recheckResult) {
 	now := p.now()
 	switch {
-	case p.hasEnded() || !s.Linked(now):
+	case p.hasEnded() || !s.Revoked.IsZero():
 		return ended(wire.StateFailed, reasonRevoked, "The surface was revoked."), recheckEnd
+	case !s.Linked(now):
+		return ended(wire.StateFailed, proof.GrantEnded.String(), "The surface's grant has ended; link it again."), recheckEnd
 	case now.After(row.Expires):
 		return ended(wire.StateExpired, proof.Expired.String(), "It came too late to run."), recheckEnd
 	}

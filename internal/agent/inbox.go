@@ -242,6 +242,7 @@ func (p *pairingRun) accept(s journal.Surface, row journal.Row, wait bool) error
 	if !wait {
 		p.schedule(row)
 	}
+	p.renewIfDue(s)
 	return nil
 }
 

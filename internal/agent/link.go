@@ -23,6 +23,8 @@ const (
 	maxReportResults = 512 << 10
 	// maxReportRows bounds a report; the broker takes no more open commands (mailbox.md, Rules).
 	maxReportRows = 2000
+	// maxTokens bounds the tokens that a link remembers.
+	maxTokens = 2 * maxReportRows
 )
 
 // conn is what a link needs of the tunnel: a *tunnel.Link.
@@ -290,8 +292,19 @@ func (l *link) token(command string) wire.Bytes {
 	return l.tokens[command]
 }
 
+// setToken keeps a command's token until its result was taken. A broker that hands out more than it may lets us forget
+// all: the next result then meets a stale token, and a report brings the ones that count.
 func (l *link) setToken(command string, token wire.Bytes) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.tokens) >= maxTokens {
+		clear(l.tokens)
+	}
 	l.tokens[command] = token
+}
+
+func (l *link) forget(command string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.tokens, command)
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"time"
 
 	"cowork.example.com/broker/internal/audit"
 	"cowork.example.com/broker/internal/journal"
@@ -83,18 +84,27 @@ func (p *pairingRun) settle(ctx context.Context, known []string) error {
 	return p.journal.Settled(ctx, p.id, known...)
 }
 
+// resultRetry is the wait after a broker could not take a result for a reason that passes.
+const resultRetry = 2 * time.Second
+
 // sendResults sends what is done to the broker, over and over, until it says that it is durable there.
 func (p *pairingRun) sendResults(ctx context.Context) {
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.results:
+		case <-again:
 		}
-		if l := p.live(); l != nil {
-			if err := p.sendDone(ctx, l); err != nil && ctx.Err() == nil {
-				p.log.Info("results wait for the next link", "error", err)
-			}
+		again = nil
+		l := p.live()
+		if l == nil {
+			continue // the next link wakes us
+		}
+		if err := p.sendDone(ctx, l); err != nil && ctx.Err() == nil {
+			p.log.Info("results wait", "error", err)
+			again = time.After(resultRetry)
 		}
 	}
 }
@@ -120,6 +130,7 @@ func (p *pairingRun) sendDone(ctx context.Context, l *link) error {
 func (p *pairingRun) sendResult(ctx context.Context, l *link, row journal.Row, first bool) error {
 	err := l.Call(ctx, tunnel.Control, wire.FrameResult, resultOf(row, l.token(row.Command)), nil)
 	if err == nil {
+		l.forget(row.Command)
 		return p.journal.Settled(ctx, p.id, row.Command)
 	}
 	refused, ok := errors.AsType[*tunnel.CallError](err)
@@ -131,13 +142,25 @@ func (p *pairingRun) sendResult(ctx context.Context, l *link, row journal.Row, f
 			return err
 		}
 		return p.sendResult(ctx, l, row, false)
+	case passes(refused.Code):
+		return err
 	case refused.Code == wire.CodeConflict: // the broker has another end and keeps it
 		p.log.Warn("the broker keeps another result", "command", row.Command)
+		l.forget(row.Command)
 		return p.journal.Settled(ctx, p.id, row.Command)
 	}
 	p.log.Warn("the broker does not take a result; it is offered again on the next link", "command", row.Command, "code", refused.Code)
 	l.bar(row.Command)
 	return nil
+}
+
+// passes reports whether the broker may take tomorrow what it refuses today.
+func passes(code string) bool {
+	switch code {
+	case wire.CodeFull, wire.CodeLimited, wire.CodeInternal, tunnel.CodeDeadline:
+		return true
+	}
+	return false
 }
 
 // reportAgain reports within a link, for fresh tokens.

@@ -128,7 +128,7 @@ func (p *pairingRun) performRevokePairing(ctx context.Context, row journal.Row, 
 }
 
 // revokeGrace is how long results of what has ended may still go to the broker.
-const revokeGrace = 2 * time.Second
+const revokeGrace = time.Second
 
 // endPairing ends the pairing for good: nothing is taken or run any more, and the link ends.
 func (p *pairingRun) endPairing(ctx context.Context, by string, line journal.Line) error {

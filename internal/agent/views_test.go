@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -106,5 +107,24 @@ func TestReportLeavesRoom(t *testing.T) {
 	small := journal.Row{Command: "cmd_2", State: journal.Done, Verdict: wire.StateCompleted, Result: []byte{1}}
 	if r := reportRow(small, &room); r.State != journal.Started || r.Result != nil {
 		t.Fatalf("%+v", r)
+	}
+}
+
+func TestTokensAreForgotten(t *testing.T) {
+	d := newDesktop(t)
+	p := d.link("phone", proof.ScopePrompt)
+	d.boot()
+	command := d.deliver(d.command(p, proof.Status, wire.Status{}), deliveredReceived)
+	d.result(p, command)
+	l := d.run.live()
+	d.settled("that the token is forgotten", func() bool { return l.token(command) == nil })
+	for i := range maxTokens + 1 {
+		l.setToken(strconv.Itoa(i), wire.Bytes{1})
+	}
+	if n := len(l.tokens); n > maxTokens {
+		t.Fatalf("%d tokens", n)
+	}
+	if l.token(strconv.Itoa(maxTokens)) == nil {
+		t.Fatal("the newest token was forgotten")
 	}
 }
