@@ -117,6 +117,9 @@ func problem(p *wire.Problem) error {
 	return cli.Fail(code, errors.New(cli.Clean(p.Title)), hints...)
 }
 
+// codeDeniedHere is the desktop's reason when its owner said no to what waited there.
+const codeDeniedHere = "denied_locally"
+
 // ended turns a command's end into an exit code.
 func ended(o surface.Outcome) error {
 	text := cli.Clean(o.Body.Message)
@@ -134,6 +137,9 @@ func ended(o surface.Outcome) error {
 			"surface resolve "+o.Command.ID+" --it-ran", "surface resolve "+o.Command.ID+" --send-again")
 	case wire.StateExpired:
 		return cli.Fail(cli.Failed, errors.New("it expired before the desktop could run it; it did not run"))
+	}
+	if o.Body.Code == codeDeniedHere {
+		return cli.Fail(cli.Refused, errors.New(text))
 	}
 	if o.Body.DecidedBy != "" {
 		return cli.Fail(cli.Refused, errors.New("already decided by "+cli.Clean(o.Body.DecidedBy)))

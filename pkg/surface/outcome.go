@@ -45,7 +45,7 @@ var ErrUnsignedResult = errors.New("the broker shows a result that the desktop d
 
 // Wait follows a command until it has ended, or ctx has. progress, if not nil, gets each new state.
 func (s *Surface) Wait(ctx context.Context, sent Sent, progress func(Outcome)) (Outcome, error) {
-	c, last := sent.Command, ""
+	c, last, wait := sent.Command, "", time.Second
 	for {
 		o, err := s.outcome(c, sent.Hash)
 		if err != nil {
@@ -58,16 +58,18 @@ func (s *Surface) Wait(ctx context.Context, sent Sent, progress func(Outcome)) (
 		if o.Done() {
 			return o, s.learn(ctx, o)
 		}
-		if err := s.ask(ctx, sent, &c); err != nil {
+		if err := s.ask(ctx, sent, wait, &c); err != nil {
 			return o, err
 		}
+		wait = min(2*wait, wire.MaxWaitSeconds*time.Second)
 	}
 }
 
-// ask asks again; a broker that is away for a moment is waited for.
-func (s *Surface) ask(ctx context.Context, sent Sent, c *wire.Command) error {
+// ask asks again; a broker that is away for a moment is waited for. The answer comes at once when the command has
+// ended; that it went on without ending shows when the wait is over, so the first waits are short.
+func (s *Surface) ask(ctx context.Context, sent Sent, wait time.Duration, c *wire.Command) error {
 	path := at(wire.PathCommand, s.pairing.String(), sent.Command.ID)
-	err := s.call(ctx, http.MethodGet, path, wire.MaxWaitSeconds*time.Second, nil, c)
+	err := s.call(ctx, http.MethodGet, path, wait, nil, c)
 	if errors.Is(err, ErrUnreachable) {
 		return pause(ctx, time.Second)
 	}
