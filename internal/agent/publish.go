@@ -133,21 +133,22 @@ func poke(c chan struct{}) {
 // Run seals until ctx ends: what was taken before that is in the journal when it returns.
 func (p *publisher) Run(ctx context.Context) error {
 	defer close(p.ended)
-	if err := p.begin(ctx); err != nil {
+	if err := p.resume(ctx); err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { p.sendOutbox(ctx) })
 	wg.Go(func() { p.sendBeats(ctx) })
 	defer wg.Wait()
+	seals := context.WithoutCancel(ctx) // what has happened is kept, also while the agent stops
 	for {
 		select {
 		case work := <-p.queue:
-			work(ctx)
+			work(seals)
 		case <-p.flushAt.C:
-			p.flush(ctx)
+			p.flush(seals)
 		case <-ctx.Done():
-			p.finish(context.WithoutCancel(ctx))
+			p.finish(seals)
 			return nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"cowork.example.com/broker/internal/audit"
 	"cowork.example.com/broker/internal/journal"
@@ -131,6 +132,27 @@ func (p *publisher) loadRequests(ctx context.Context) error {
 		if !known {
 			p.remember(row, "")
 		}
+	}
+	return nil
+}
+
+// closedBefore is how long before the end of the last run a request may have been closed without a batch that says so.
+const closedBefore = time.Minute
+
+// resume begins the first epoch of this run. An end that the last run kept and perhaps did not publish any more is
+// published again: without it the broker would show the request as open.
+func (p *publisher) resume(ctx context.Context) error {
+	since := p.journal.LastTime().Add(-closedBefore) // of the last run: nothing was written yet in this one
+	closed, err := p.journal.ClosedRequests(ctx, p.pairing.ID, since)
+	if err != nil {
+		return err
+	}
+	if err := p.begin(ctx); err != nil {
+		return err
+	}
+	for _, row := range closed {
+		p.remember(row, "")
+		p.closeRequest(ctx, row.ID, row.Outcome, row.DecidedBy)
 	}
 	return nil
 }

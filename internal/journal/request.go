@@ -78,6 +78,12 @@ func (j *Journal) OpenRequests(ctx context.Context, pairing proof.PairingID) ([]
 	return list(ctx, j, scanRequest, requestColumns+` WHERE pairing = ? AND closed = 0 ORDER BY opened, request`, pairing.String())
 }
 
+// ClosedRequests returns the requests of a pairing that ended at or after a time, oldest first.
+func (j *Journal) ClosedRequests(ctx context.Context, pairing proof.PairingID, since time.Time) ([]Request, error) {
+	return list(ctx, j, scanRequest, requestColumns+` WHERE pairing = ? AND closed >= ? AND closed > 0 ORDER BY closed, request`,
+		pairing.String(), millis(since))
+}
+
 // Request returns one request, open or closed, or ErrState when it was never published.
 func (j *Journal) Request(ctx context.Context, pairing proof.PairingID, request string) (Request, error) {
 	return one(ctx, j, scanRequest, requestColumns+` WHERE pairing = ? AND request = ?`, pairing.String(), request)
