@@ -1,8 +1,11 @@
 package httpapi
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +17,7 @@ import (
 
 	"cowork.example.com/broker/internal/mailbox"
 	"cowork.example.com/broker/pkg/pairing"
+	"cowork.example.com/broker/pkg/proof"
 	"cowork.example.com/broker/pkg/wire"
 )
 
@@ -119,4 +123,86 @@ func TestReaderThatStopsIsDropped(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("a reader that stopped is still waited for")
 	}
+}
+
+func TestSlowReaderGetsAResumableEnd(t *testing.T) {
+	feed := NewFeed(nil)
+	s := &Server{cfg: Config{Now: time.Now, Feed: feed}}
+	ended := make(chan error, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out, err := startSSE(w)
+		if err == nil && out.slow != slowTime {
+			err = fmt.Errorf("it may be slow for %v", out.slow)
+		}
+		if err != nil {
+			ended <- err
+			return
+		}
+		out.slow = 0 // every reader is slower than that
+		st := &stream{s: s, out: out, wake: make(chan struct{}, 1)}
+		p := &part{pairing: "p", cursor: 7, mine: map[mailbox.CommandID]bool{}}
+		p.caller.token.Expires = time.Now().Add(time.Hour).UnixMilli()
+		p.sub = feed.subscribe(p.caller.pairing.ID, p.caller.surface.ID, st.wake)
+		st.parts = []*part{p}
+		feed.Beat(p.caller.pairing.ID, []byte("beat"))
+		ended <- st.run(r.Context())
+	}))
+	defer srv.Close()
+	res, err := http.Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if want := `event: end` + "\n" + `data: {"pairing":"p","cursor":7,"reason":"slow"}`; !strings.Contains(string(text), want) {
+		t.Errorf("the reader got %q", text)
+	}
+	if feed.Count(proof.PairingID{}) != 0 {
+		t.Error("the subscription is still there")
+	}
+}
+
+func FuzzLastEventID(f *testing.F) {
+	f.Add("AAAAAAAAAAAAAAAAAAAAAA:1,BBBBBBBBBBBBBBBBBBBBBB:22")
+	f.Add(":,")
+	f.Add("a:18446744073709551616")
+	f.Fuzz(func(t *testing.T, text string) {
+		r := &http.Request{Header: http.Header{"Last-Event-Id": {text}}}
+		cursors, err := lastEventID(r)
+		if err != nil {
+			return
+		}
+		for id, n := range cursors {
+			if !strings.Contains(text, id+":") || n > 1<<63 && !strings.Contains(text, fmt.Sprint(n)) {
+				t.Errorf("%q gave %q: %d", text, id, n)
+			}
+		}
+	})
+}
+
+func FuzzBody(f *testing.F) {
+	f.Add([]byte(`{"pairing":"a","token":"b","after":1}`))
+	f.Add([]byte(`{"after":-1}`))
+	f.Add([]byte("{} x"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", bytes.NewReader(raw))
+		r.Header.Set("Content-Type", "application/json")
+		got, err := read[wire.StreamSubscribe](httptest.NewRecorder(), r, 64)
+		if err != nil {
+			if p, ok := errors.AsType[*wire.Problem](err); !ok || p.Status >= 500 {
+				t.Errorf("%q: %v", raw, err)
+			}
+			return
+		}
+		again, err := json.Marshal(got)
+		if err != nil || len(raw) > 64 || !json.Valid(bytes.TrimSpace(raw)) {
+			t.Errorf("%q was taken as %s, %v", raw, again, err)
+		}
+	})
 }

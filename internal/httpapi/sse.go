@@ -23,11 +23,12 @@ type sse struct {
 	rc    *http.ResponseController
 	buf   bytes.Buffer
 	stall time.Duration // stallTime
+	slow  time.Duration // slowTime
 }
 
 // startSSE sends the head of a stream and lifts the deadlines of ordinary calls.
 func startSSE(w http.ResponseWriter) (*sse, error) {
-	s := &sse{w: w, rc: http.NewResponseController(w), stall: stallTime}
+	s := &sse{w: w, rc: http.NewResponseController(w), stall: stallTime, slow: slowTime}
 	if err := s.rc.SetReadDeadline(time.Time{}); err != nil {
 		return nil, err
 	}

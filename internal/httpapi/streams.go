@@ -196,7 +196,7 @@ func (st *stream) round(ctx context.Context) (more bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if took > slowTime {
+		if took > st.out.slow {
 			return false, st.endAll(EndSlow)
 		}
 	}
