@@ -478,7 +478,7 @@ func TestBeats(t *testing.T) {
 		h.linked(proof.ScopePrompt)
 		p, stop := h.publish()
 		defer stop()
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + time.Second)
 		if n := len(h.broker.of(wire.FrameBeat)); n != 0 {
 			t.Fatalf("%d beats for nobody", n)
 		}
@@ -506,7 +506,7 @@ func TestBeats(t *testing.T) {
 		p.Attached(0)
 		synctest.Wait()
 		before := len(h.broker.of(wire.FrameBeat))
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + time.Second)
 		if n := len(h.broker.of(wire.FrameBeat)); n != before {
 			t.Error("beats go on for nobody")
 		}

@@ -89,7 +89,7 @@ func (e *executor) Execute(ctx context.Context, c wire.ExecCommand) (wire.ExecRe
 	}
 	if id, ok := strings.CutPrefix(c.Text, "ask "); ok {
 		e.sink(wire.ExecEvent{Type: wire.ExecRequestOpen, SessionID: c.SessionID, CommandRef: c.Ref, Request: &wire.ExecRequest{
-			ID: id, SessionID: c.SessionID, Kind: "permission", Permission: "bash",
+			ID: id, SessionID: c.SessionID, RootID: c.SessionID, Kind: "permission", Permission: "bash",
 			Exact: json.RawMessage(`{"metadata":{"command":"ls <a> && rm 'b' é"}}`),
 		}})
 	}
