@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -165,6 +166,17 @@ func TestSlowReaderGetsAResumableEnd(t *testing.T) {
 	}
 	if feed.Count(proof.PairingID{}) != 0 {
 		t.Error("the subscription is still there")
+	}
+}
+
+func TestPanicIsAProblemAndNotTheEnd(t *testing.T) {
+	var said bytes.Buffer
+	s := &Server{log: slog.New(slog.NewTextHandler(&said, nil))}
+	h := s.recovered(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a secret of the code") }))
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+	if rec.Code != 500 || strings.Contains(rec.Body.String(), "secret") || !strings.Contains(said.String(), "a secret of the code") {
+		t.Errorf("%d %s; logged %s", rec.Code, rec.Body, said.String())
 	}
 }
 
