@@ -94,7 +94,7 @@ func historyCommand() *ucli.Command {
 }
 
 func writeHistory(w io.Writer, body wire.ResultBody) error {
-	if body.More {
+	if body.More && len(body.Messages) > 0 {
 		if _, err := fmt.Fprintf(w, "(older messages: --before %s)\n\n", body.Messages[0].ID); err != nil {
 			return err
 		}

@@ -81,8 +81,10 @@ func fail(err error) error {
 	switch {
 	case err == nil, errors.As(err, &exit), errors.Is(err, context.Canceled):
 		return err
+	case errors.Is(err, surface.ErrKept):
+		return cli.Fail(cli.Unknown, err, "do not send it again; any other command, `surface sessions` say, posts the kept one first")
 	case errors.Is(err, surface.ErrUnreachable):
-		return cli.Fail(cli.NotReachable, err, "the command is kept and posted again by the next call, if it was posted at all")
+		return cli.Fail(cli.NotReachable, err)
 	case errors.Is(err, surface.ErrAsleep):
 		return cli.Fail(cli.NotReachable, err)
 	case errors.Is(err, surface.ErrNotLinked):
@@ -123,7 +125,10 @@ const codeDeniedHere = "denied_locally"
 // ended turns a command's end into an exit code.
 func ended(o surface.Outcome) error {
 	text := cli.Clean(o.Body.Message)
-	if text == "" {
+	switch {
+	case !o.Signed:
+		text = strings.TrimSpace("the broker says that the command ended as " + o.State() + " " + cli.Clean(o.Command.Reason))
+	case text == "":
 		text = "the command ended as " + o.State()
 	}
 	switch o.State() {

