@@ -322,8 +322,9 @@ func TestConfigurationsThatDoNotStart(t *testing.T) {
 
 func TestTwoBrokersOnOneFolder(t *testing.T) {
 	w := start(t, nil)
-	if err := Run(t.Context(), w.cfg); err == nil {
-		t.Fatal("a second broker started on the same folder")
+	err := Run(t.Context(), w.cfg)
+	if bad, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(bad.Text, "another broker") {
+		t.Fatalf("a second broker on the same folder: %v", err)
 	}
 	w.ask(http.MethodGet, wire.PathHealth, "", nil, nil)
 }

@@ -16,6 +16,7 @@ import (
 	"cowork.example.com/broker/internal/httpapi"
 	"cowork.example.com/broker/internal/limits"
 	"cowork.example.com/broker/internal/mailbox"
+	"cowork.example.com/broker/internal/sqlitedb"
 	"cowork.example.com/broker/internal/store/sqlite"
 	"cowork.example.com/broker/internal/telemetry"
 	"cowork.example.com/broker/pkg/pairing"
@@ -79,7 +80,7 @@ func (b *running) open(ctx context.Context) (err error) {
 		return err
 	}
 	if b.store, err = sqlite.Open(ctx, filepath.Join(b.cfg.StateDir, StoreFile)); err != nil {
-		return err
+		return explainOpen(b.cfg.StateDir, err)
 	}
 	defer func() {
 		if err != nil {
@@ -100,6 +101,17 @@ func (b *running) open(ctx context.Context) (err error) {
 		return fmt.Errorf("recovering from the last run: %w", err)
 	}
 	return b.note(audit.BrokerStarted)
+}
+
+// explainOpen says what to do about a store that another broker has, or had.
+func explainOpen(dir string, err error) error {
+	switch {
+	case errors.Is(err, sqlitedb.ErrLocked):
+		return &ConfigError{"another broker runs on " + dir, "end it first, or give this one a folder of its own: --state DIR"}
+	case errors.Is(err, sqlitedb.ErrNewerSchema):
+		return &ConfigError{"the store in " + dir + " was written by a newer version of this program", "run that version, or put the backup from before back"}
+	}
+	return err
 }
 
 // listen opens the addresses first: the page origin may be the first of them. Nothing is served yet.
