@@ -27,6 +27,7 @@ func answers(f func(*wire.Command)) func(*http.Request, *http.Response) error {
 }
 
 func TestOnlySignedResultsAreBelieved(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -52,6 +53,7 @@ func TestOnlySignedResultsAreBelieved(t *testing.T) {
 
 // A broker that says "queued" beside a signed result does not keep the surface waiting, nor does its "failed" count.
 func TestSignedStateWins(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -94,6 +96,7 @@ func (w *world) recover() {
 }
 
 func TestRolledBackBundleIsRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -135,6 +138,7 @@ func TestRolledBackBundleIsRefused(t *testing.T) {
 func id0(t *testing.T, s *Surface, _ string) string { return session(t, s) }
 
 func TestAsleepTooLong(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -186,6 +190,7 @@ func TestOlderGrantIsRefused(t *testing.T) {
 
 // A broker that stands in for the desktop in a linking by link has no mac; nothing is shown.
 func TestSwappedKeysInALinking(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	shown := false
@@ -252,6 +257,7 @@ func (s silent) FinishCode(context.Context, int) (string, error) { return s.code
 
 // In code mode a broker can say "linked"; without the desktop's finish code nobody is.
 func TestLinkedFalsely(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	who := &typist{w: w, failed: make(chan error, 1), finish: func(code string) string {
@@ -272,6 +278,7 @@ func TestLinkedFalsely(t *testing.T) {
 
 // The person types the wrong digits three times, or gives up, or the broker ends the session.
 func TestLinkingThatFails(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	who := &typist{w: w, failed: make(chan error, 1), digits: func(string) string {
@@ -320,6 +327,7 @@ func (c cancels) FinishCode(context.Context, int) (string, error) { return "", c
 
 // The poll for the grant changes nothing and so survives cuts; the desktop's finish too.
 func TestLinkingSurvivesCuts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	cuts := map[string]int{wire.PathLinkGrant: 1, wire.PathLinkFinish: 1}

@@ -50,6 +50,7 @@ func TestLinkPromptResult(t *testing.T) {
 }
 
 func TestForgetLeavesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -72,6 +73,7 @@ func TestForgetLeavesNothing(t *testing.T) {
 
 // A command that has not started can be taken back; of one whose outcome nobody knows a person decides.
 func TestCancelAndResolve(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -104,6 +106,7 @@ func TestCancelAndResolve(t *testing.T) {
 }
 
 func TestRevokeSelf(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := w.link(w.place(), "link", "prompt")
 	if err := s.RevokeSelf(t.Context()); err != nil {
@@ -117,6 +120,7 @@ func TestRevokeSelf(t *testing.T) {
 
 // Each kind by its own method, with what it answers.
 func TestKinds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s, other := w.link(w.place(), "link", "decide"), w.link(w.place(), "link", "prompt")
 	o, err := s.CreateSession(t.Context(), wire.CreateSession{Title: "kinds"}, nil)

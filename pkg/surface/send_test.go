@@ -43,6 +43,7 @@ func (b *bent) refusePosts(status int, code string) {
 }
 
 func TestCutReplyPostsTheSameBytes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -60,6 +61,7 @@ func TestCutReplyPostsTheSameBytes(t *testing.T) {
 
 // A program that ended before the broker's answer came leaves the envelope to the next one.
 func TestLeftoverIsPostedFirst(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -92,6 +94,7 @@ func TestLeftoverIsPostedFirst(t *testing.T) {
 
 // What the broker refuses leaves no hole in the chain, whether the refusal comes at once or to a repeated post.
 func TestRefusalLeavesNoHole(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -149,6 +152,7 @@ func TestRefusalLeavesNoHole(t *testing.T) {
 
 // An envelope that expired before it arrived is given up, and its place in the chain is free again.
 func TestExpiredLeftover(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -170,6 +174,7 @@ func TestExpiredLeftover(t *testing.T) {
 }
 
 func TestRestoredFolderGoesOn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -199,6 +204,7 @@ func TestRestoredFolderGoesOn(t *testing.T) {
 
 // A broker that lies about the chain gets a refusal of the desktop, and nothing runs.
 func TestLieAboutTheChain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -227,6 +233,7 @@ func TestLieAboutTheChain(t *testing.T) {
 }
 
 func TestTwoProcessesSendAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -295,6 +302,7 @@ func TestClockOffByTenMinutes(t *testing.T) {
 
 // The broker's word on the time is a hint only: if it is wrong, the desktop refuses and its signed time is used.
 func TestBrokerLiesAboutTheTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -315,30 +323,29 @@ func TestBrokerLiesAboutTheTime(t *testing.T) {
 }
 
 func TestLongPromptsDoNotFillTheProfile(t *testing.T) {
-	w := newWorld(t)
-	p := w.place()
-	s := w.link(p, "link", "prompt")
-	id := session(t, s)
-	text := strings.Repeat("x", wire.MaxPromptBytes)
-	for range 6 {
-		prompt(t, s, id, text)
+	p := &profile{}
+	const long = 1 << 20
+	for i := range 8 {
+		p.keepSent(sent{Hash: proof.Digest{byte(i), 1}, Payload: make([]byte, long)})
 	}
-	info, err := os.Stat(folder(p.opts.Dir).path(s.pairing))
-	if err != nil || info.Size() > maxResend+1<<20 {
-		t.Errorf("the profile has %d bytes, %v", info.Size(), err)
+	kept := 0
+	for i, item := range p.Sent {
+		if (item.Payload != nil) != (i >= len(p.Sent)-maxResend/long) {
+			t.Errorf("payload %d of %d is kept: %v", i, len(p.Sent), item.Payload != nil)
+		}
+		kept += len(item.Payload)
 	}
-	got, err := folder(p.opts.Dir).read(s.pairing)
-	if err != nil {
-		t.Fatal(err)
+	if kept != maxResend {
+		t.Errorf("%d bytes are kept", kept)
 	}
-	if n := len(got.Sent); got.Sent[n-1].Payload == nil || got.Sent[1].Payload != nil {
-		t.Error("not the newest payloads were kept")
+	for i := range maxSent {
+		p.keepSent(sent{Hash: proof.Digest{byte(i), 2}})
 	}
-	many := &profile{}
-	for i := range maxSent + 1 {
-		many.keepSent(sent{Hash: proof.Digest{byte(i), 1}})
+	p.keepSent(sent{Hash: proof.Digest{5, 2}, Command: "known"})
+	if len(p.Sent) != maxSent || p.Sent[0].Hash != (proof.Digest{0, 2}) {
+		t.Errorf("%d commands are remembered", len(p.Sent))
 	}
-	if len(many.Sent) != maxSent || many.Sent[0].Hash[0] != 1 {
-		t.Errorf("%d commands are remembered", len(many.Sent))
+	if got, ok := p.find("known"); !ok || got.Hash[0] != 5 {
+		t.Errorf("found %+v", got)
 	}
 }

@@ -89,6 +89,7 @@ func (c *cutBody) Read(p []byte) (int, error) {
 }
 
 func TestWatchSeesWhatHappens(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -121,6 +122,7 @@ func TestWatchSeesWhatHappens(t *testing.T) {
 
 // Streams are cut after every so many bytes: no event is lost, none comes twice.
 func TestWatchResumesAfterCuts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -257,6 +259,7 @@ func TestOrderOfBatches(t *testing.T) {
 
 // Forged events end the stream and are never shown; withheld keys are a gap.
 func TestForgedAndWithheld(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -334,6 +337,7 @@ func TestRevokedSurfaceStreamEnds(t *testing.T) {
 
 // A token lives 15 minutes; its end does not show in the stream.
 func TestTokenEndsQuietly(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.place()
 	s := w.link(p, "link", "prompt")
@@ -350,6 +354,7 @@ func TestTokenEndsQuietly(t *testing.T) {
 
 // Open requests: who decides sees the exact text, answers it, and of two who race one is told.
 func TestDecide(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a, b := w.place(), w.place()
 	first := w.link(a, "link", "decide")
