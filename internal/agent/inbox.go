@@ -11,6 +11,7 @@ import (
 	"cowork.example.com/broker/pkg/pairing"
 	"cowork.example.com/broker/pkg/proof"
 	"cowork.example.com/broker/pkg/seal"
+	"cowork.example.com/broker/pkg/tunnel"
 	"cowork.example.com/broker/pkg/wire"
 )
 
@@ -27,6 +28,9 @@ const (
 // deliver takes one command: verified, judged, journalled with its verdict and its audit line, and only then answered
 // (pairing-protocol.md section 4, mailbox.md).
 func (l *link) deliver(ctx context.Context, d wire.Deliver) (wire.Delivered, error) {
+	if d.Sequence > proof.MaxNumber { // the journal's high-water mark never goes down: no broker could take it any more
+		return wire.Delivered{}, &tunnel.CallError{Code: wire.CodeMalformed, Message: "the sequence is not a number"}
+	}
 	done, err := l.takes()
 	if err != nil {
 		return wire.Delivered{}, err

@@ -146,15 +146,22 @@ func (k *desk) report(ctx context.Context, in wire.Report) (wire.ReportReply, er
 	return out, nil
 }
 
+// reportOf reads a report. A row whose result is not that of the command it names counts as absent: a broker that lied
+// before this one may have given the desktop false ids, and its link must not be refused for them.
 func (k *desk) reportOf(ctx context.Context, in wire.Report) (mailbox.Report, error) {
 	out := mailbox.Report{JournalID: in.JournalID, HighWater: in.HighWater}
 	for _, row := range in.Open {
 		r := mailbox.ReportRow{Command: mailbox.CommandID(row.Command), Waiting: row.State == wire.StateWaitingLocal}
-		if row.Result != nil {
+		_, err := mailbox.ParseCommandID(row.Command)
+		if ours := err == nil; ours && row.Result != nil { // one that is not ours is missing here, and so done with
 			if row.Result.Command != row.Command {
 				return out, malformed("a row has the result of another command")
 			}
 			o, err := k.outcome(ctx, *row.Result)
+			if isMalformed(err) {
+				k.d.log.Warn("a desktop reports the result of another command", "pairing", k.pairing, "command", row.Command)
+				continue
+			}
 			if err != nil {
 				return out, err
 			}
@@ -163,6 +170,11 @@ func (k *desk) reportOf(ctx context.Context, in wire.Report) (mailbox.Report, er
 		out.Rows = append(out.Rows, r)
 	}
 	return out, nil
+}
+
+func isMalformed(err error) bool {
+	e, ok := errors.AsType[*pairing.Error](err)
+	return ok && e.Code == wire.CodeMalformed
 }
 
 func (k *desk) helloReply(ctx context.Context, report wire.ReportReply) (wire.HelloReply, error) {
