@@ -27,7 +27,7 @@ func TestStories(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"desk": deskCommand, "ticket": ticketCommand, "link": linkCommandOf, "field": fieldCommand,
+			"desk": deskCommand, "ticket": ticketCommand, "link": linkCommandOf, "field": fieldCommand, "watch": watchStory,
 		},
 	})
 }

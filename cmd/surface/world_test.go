@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -126,11 +127,16 @@ func (d *desk) enrol(dir string, started *broker.Started) error {
 
 func (d *desk) runAgent(dir string, secrets agent.Secrets) error {
 	exec := &executor{Executor: agent.NewEcho(time.Now)}
-	a, err := agent.New(context.Background(), agent.Config{
-		StateDir: dir, Secrets: secrets, Machine: "machine", Version: "test", Now: time.Now,
-		Executor: func(agent.Seed) (agent.Executor, error) { return exec, nil },
+	var a *agent.Agent
+	var failed error
+	err := d.wait(func() bool { // a program that another story forks just now holds the journal's lock until it execs
+		a, failed = agent.New(context.Background(), agent.Config{
+			StateDir: dir, Secrets: secrets, Machine: "machine", Version: "test", Now: time.Now,
+			Executor: func(agent.Seed) (agent.Executor, error) { return exec, nil },
+		})
+		return !errors.Is(failed, agent.ErrRunning)
 	})
-	if err != nil {
+	if err := errors.Join(err, failed); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -170,10 +176,15 @@ func deskOf(ts *testscript.TestScript) *desk {
 	return d.(*desk)
 }
 
-// deskCommand: "desk" starts broker and desktop and sets $BROKER; "desk off" ends the desktop's agent.
+// deskCommand: "desk" starts broker and desktop and sets $BROKER; "desk off" ends the desktop's agent, "desk down" the
+// broker too.
 func deskCommand(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) > 0 {
+	switch strings.Join(args, " ") {
+	case "off":
 		deskOf(ts).stopAgent()
+		return
+	case "down":
+		deskOf(ts).stop()
 		return
 	}
 	dir, err := os.MkdirTemp("", "odp")
@@ -253,6 +264,31 @@ func (d *desk) finish(in io.Writer, wrong bool) error {
 			}
 			return err
 		}
+	}
+}
+
+// watchStory: "watch TEXT [ARGS]" runs `surface watch ARGS` until a line has TEXT, then interrupts it. What it printed is
+// in watch.out. It must end with exit code 0 or 130.
+func watchStory(ts *testscript.TestScript, _ bool, args []string) {
+	path := filepath.Join(strings.Split(ts.Getenv("PATH"), string(filepath.ListSeparator))[0], "surface")
+	cmd := exec.Command(path, append([]string{"watch"}, args[1:]...)...)
+	cmd.Dir, cmd.Env = ts.MkAbs("."), environ(ts)
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	var all strings.Builder
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		all.WriteString(lines.Text() + "\n")
+		if strings.Contains(lines.Text(), args[0]) {
+			ts.Check(cmd.Process.Signal(os.Interrupt))
+		}
+	}
+	err = cmd.Wait()
+	ts.Check(os.WriteFile(ts.MkAbs("watch.out"), []byte(all.String()), 0o600))
+	if code := cmd.ProcessState.ExitCode(); code != 0 && code != 130 {
+		ts.Fatalf("surface watch: %v\n%s", err, all.String())
 	}
 }
 

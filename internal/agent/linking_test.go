@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -273,11 +274,11 @@ func TestLinkingExpires(t *testing.T) {
 // A clock that is set back while a session lives only makes it live until the clock has caught up.
 func TestClockSetBackWhileLinking(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *half) {
-		var back time.Duration
-		h.deps.now = func() time.Time { return time.Now().Add(-back) }
+		var back atomic.Int64
+		h.deps.now = func() time.Time { return time.Now().Add(-time.Duration(back.Load())) }
 		l := h.linker()
 		h.start(l, "link", false)
-		back = time.Minute
+		back.Store(int64(time.Minute))
 		time.Sleep(proof.LinkLife)
 		synctest.Wait()
 		if l.live.State().Final() {
