@@ -213,7 +213,7 @@ func (h *half) surfaces() []journal.Surface {
 // wantSession wants the newest session of the journal in a state.
 func (h *half) wantSession(l *linker, state, reason string) {
 	h.t.Helper()
-	s, err := h.journal.LinkSession(context.Background(), h.keys.Pairing(), l.row.Pid)
+	s, err := h.journal.LinkSession(context.Background(), h.keys.Pairing(), newestOf(l).Pid)
 	if err != nil || s.State != state || s.Reason != reason {
 		h.t.Errorf("the session is %q %q (%v), want %q %q", s.State, s.Reason, err, state, reason)
 	}
@@ -256,7 +256,7 @@ func message(t *testing.T, m any) json.RawMessage {
 
 // claimed brings the claim to the desktop and its offer back.
 func (h *half) claimed(l *linker, a *joiner) error {
-	offer, err := l.HandleClaim(context.Background(), wire.LinkClaim{Pid: l.row.Pid[:], Claim: message(h.t, a.claim), Network: "192.0.2.0", Agent: "test"})
+	offer, err := l.HandleClaim(context.Background(), wire.LinkClaim{Pid: pidOf(l), Claim: message(h.t, a.claim), Network: "192.0.2.0", Agent: "test"})
 	if err != nil {
 		return err
 	}
@@ -269,7 +269,7 @@ func (h *half) claimed(l *linker, a *joiner) error {
 		return err
 	}
 	a.shown = shown
-	return l.HandleReveal(context.Background(), wire.LinkReveal{Pid: l.row.Pid[:], Reveal: message(h.t, reveal)})
+	return l.HandleReveal(context.Background(), wire.LinkReveal{Pid: pidOf(l), Reveal: message(h.t, reveal)})
 }
 
 // granted takes the newest grant that the broker was given.
@@ -301,7 +301,7 @@ func (h *half) finished(l *linker, a *joiner) error {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return l.HandleFinish(context.Background(), wire.LinkFinish{Pid: l.row.Pid[:], Finish: message(h.t, joined.Finish)})
+	return l.HandleFinish(context.Background(), wire.LinkFinish{Pid: pidOf(l), Finish: message(h.t, joined.Finish)})
 }
 
 func wantControl(t *testing.T, err error, code string) {
@@ -309,4 +309,16 @@ func wantControl(t *testing.T, err error, code string) {
 	if refused, ok := errors.AsType[*ControlError](err); !ok || refused.Code != code {
 		t.Errorf("refused with %v, want %s", err, code)
 	}
+}
+
+// newestOf is the newest session as the linker has it.
+func newestOf(l *linker) journal.LinkSession {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.row
+}
+
+func pidOf(l *linker) wire.Bytes {
+	pid := newestOf(l).Pid
+	return pid[:]
 }

@@ -93,7 +93,7 @@ func (h *half) finishCode(l *linker, _ *joiner) {
 	if last.Type != LinkConfirmed {
 		h.t.Fatalf("the owner was told %+v", events)
 	}
-	if (last.Finish != "") != (l.row.Mode == "code") {
+	if (last.Finish != "") != (newestOf(l).Mode == "code") {
 		h.t.Errorf("the finish code is %q", last.Finish)
 	}
 	if last.Finish == "" {
@@ -207,7 +207,7 @@ func TestRevealThatDoesNotHold(t *testing.T) {
 		inBubble(t, func(t *testing.T, h *half) {
 			l := h.linker()
 			a := h.join(h.start(l, "link", false), proof.ScopePrompt)
-			offer, err := l.HandleClaim(t.Context(), wire.LinkClaim{Pid: l.row.Pid[:], Claim: message(t, a.claim)})
+			offer, err := l.HandleClaim(t.Context(), wire.LinkClaim{Pid: pidOf(l), Claim: message(t, a.claim)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -220,7 +220,7 @@ func TestRevealThatDoesNotHold(t *testing.T) {
 				t.Fatal(err)
 			}
 			bend(&reveal)
-			if err := l.HandleReveal(t.Context(), wire.LinkReveal{Pid: l.row.Pid[:], Reveal: message(t, reveal)}); !errors.Is(err, errNoLink) {
+			if err := l.HandleReveal(t.Context(), wire.LinkReveal{Pid: pidOf(l), Reveal: message(t, reveal)}); !errors.Is(err, errNoLink) {
 				t.Errorf("%s: %v", name, err)
 			}
 			h.wantSession(l, "burned", "bad_reveal")
@@ -245,7 +245,7 @@ func TestLinkingExpires(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				first := l.row
+				first := newestOf(l)
 				if byTimer {
 					time.Sleep(proof.LinkLife)
 					synctest.Wait()
@@ -309,7 +309,7 @@ func TestCancelAndLost(t *testing.T) {
 		if err := l.Digits(t.Context(), a.shown.Digits); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.HandleLost(t.Context(), wire.LinkEnd{Pid: l.row.Pid[:], Reason: "made up\x1b"}); err != nil {
+		if err := l.HandleLost(t.Context(), wire.LinkEnd{Pid: pidOf(l), Reason: "made up\x1b"}); err != nil {
 			t.Fatal(err)
 		}
 		h.wantSession(l, "burned", "ended_by_broker")
@@ -396,7 +396,7 @@ func TestRestartBetweenSteps(t *testing.T) {
 		inBubble(t, func(t *testing.T, h *half) {
 			l := h.linker()
 			ticket := h.start(l, "link", true)
-			row, a := l.row, h.join(ticket, proof.ScopeDecide)
+			row, a := newestOf(l), h.join(ticket, proof.ScopeDecide)
 			var digits string
 			if steps == 1 {
 				if _, err := l.HandleClaim(t.Context(), wire.LinkClaim{Pid: row.Pid[:], Claim: message(t, a.claim)}); err != nil {
@@ -447,9 +447,9 @@ func TestStepThatIsNotRecorded(t *testing.T) {
 		if err := h.claimed(l, a); err != nil {
 			t.Fatal(err)
 		}
-		other := l.row
+		other := newestOf(l)
 		other.State = "burned"
-		h.record(journal.MoveLink(other, l.row.State)) // so that the next move finds the row elsewhere
+		h.record(journal.MoveLink(other, newestOf(l).State)) // so that the next move finds the row elsewhere
 		if err := l.Digits(t.Context(), a.shown.Digits); !errors.Is(err, journal.ErrState) {
 			t.Errorf("digits: %v", err)
 		}
@@ -468,7 +468,7 @@ func TestLinkMessagesThatAreNone(t *testing.T) {
 			t.Errorf("no session: %v", err)
 		}
 		h.start(l, "link", false)
-		pid := l.row.Pid[:]
+		pid := pidOf(l)
 		_, err := l.HandleClaim(ctx, wire.LinkClaim{Pid: pid, Claim: []byte(`{"x":1}`)})
 		for what, err := range map[string]error{
 			"claim":  err,
