@@ -38,6 +38,7 @@ type desktops struct {
 
 	mu    sync.Mutex
 	live  map[proof.PairingID]*desk
+	ahead map[proof.PairingID]time.Duration
 	group sync.WaitGroup // the pumps
 	links sync.WaitGroup // from onLink to the end of onClose
 }
@@ -76,6 +77,20 @@ func (d *desktops) Online(p proof.PairingID) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return k.since, true
+}
+
+// Ahead implements httpapi.Desktops.
+func (d *desktops) Ahead(p proof.PairingID) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ahead[p]
+}
+
+// setAhead remembers a desktop's clock, also beyond its link: surfaces write to one that sleeps.
+func (d *desktops) setAhead(p proof.PairingID, by time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ahead[p] = by
 }
 
 // Call implements httpapi.Desktops.

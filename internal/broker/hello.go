@@ -29,6 +29,7 @@ func (k *desk) onHello(ctx context.Context, in wire.Hello) (wire.HelloReply, err
 	if err := k.checkHello(in); err != nil {
 		return wire.HelloReply{}, err
 	}
+	k.d.setAhead(k.pairing, time.UnixMilli(in.Time).Sub(k.d.now()))
 	if err := k.learn(ctx, in); err != nil {
 		return wire.HelloReply{}, err
 	}

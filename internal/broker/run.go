@@ -148,7 +148,7 @@ func (b *running) compose() {
 	b.enrolment = &pairing.Enrolment{Codes: b.store, Pairings: b.store, Pepper: b.secrets.pepper, Broker: key}
 	d := &desktops{
 		key: key, now: b.cfg.Now, log: b.cfg.Logger, registry: b.registry, linking: b.linking, inner: b.store.Waker(), rows: b.store,
-		live: map[proof.PairingID]*desk{},
+		live: map[proof.PairingID]*desk{}, ahead: map[proof.PairingID]time.Duration{},
 	}
 	b.desktops = d
 	b.mailbox = mailbox.New(b.store, d)

@@ -146,3 +146,25 @@ func TestTunnelIsRefusedAlikeForUnknownAndForged(t *testing.T) {
 		t.Error("a nonce was used twice")
 	}
 }
+
+// A desktop whose clock is off by less than the protocol allows still gets commands of a short life: surfaces write
+// iat and exp by the desktop's clock.
+func TestShortLivedCommandsReachADesktopWithAnotherClock(t *testing.T) {
+	for _, off := range []time.Duration{-4 * time.Minute, 4 * time.Minute} {
+		t.Run(off.String(), func(t *testing.T) {
+			w := start(t, nil)
+			d := w.enrol()
+			d.hello = func(h *wire.Hello) { h.Time += off.Milliseconds() }
+			d.connect()
+			s := d.linkSurface(proof.ModeLink, proof.ScopePrompt)
+			w.clock.advance(off) // the surface's estimate of the desktop's time
+			raw := s.seal(proof.Abort, wire.Abort{SessionID: "ses_1"}, time.Minute)
+			w.clock.advance(-off)
+			var c wire.Command
+			w.ask(http.MethodPost, s.commands()+"?wait=20", s.token, wire.CommandPost{Sealed: raw}, &c)
+			if c.State != wire.StateCompleted {
+				t.Errorf("it is %s", c.State)
+			}
+		})
+	}
+}

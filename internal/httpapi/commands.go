@@ -59,9 +59,12 @@ func (s *Server) draft(c caller, sealed []byte) (mailbox.Draft, error) {
 	if err := s.mayAsk(c, h); err != nil {
 		return mailbox.Draft{}, err
 	}
+	// The header speaks by the desktop's clock, the mailbox by ours: a desktop that is a few minutes behind would
+	// otherwise never get a command whose life is as short as that.
+	expires := time.UnixMilli(h.Exp).Add(-s.cfg.Desktops.Ahead(h.Pairing))
 	return mailbox.Draft{
 		Pairing: h.Pairing, Surface: h.Surface, Kind: h.Kind, Seq: h.Seq, Prev: h.Prev, Digest: env.Hash(), Commit: h.Commit,
-		IssuedAt: time.UnixMilli(h.Iat), Expires: time.UnixMilli(h.Exp), Envelope: env.Raw(), Header: env.HeaderBytes(),
+		IssuedAt: time.UnixMilli(h.Iat), Expires: expires, Envelope: env.Raw(), Header: env.HeaderBytes(),
 		BodyHash: env.BodyHash(), Signature: env.Signature(),
 	}, nil
 }
@@ -75,14 +78,15 @@ func (s *Server) mayAsk(c caller, h proof.Header) error {
 	if err != nil {
 		return err
 	}
-	switch grant.Judge(h, s.now()) {
+	now := s.now().Add(s.cfg.Desktops.Ahead(h.Pairing)) // by the desktop's clock
+	switch grant.Judge(h, now) {
 	case proof.OK, proof.Expired: // a repeated post gets its command also when its time is over
 		return nil
 	case proof.OutOfScope:
 		return refuse(http.StatusForbidden, wire.CodeForbidden, "This device may not do that: it was linked without the scope "+h.Kind.Scope().String()+".",
 			"link it anew at the desktop for more")
 	case proof.FromFuture:
-		return refuse(http.StatusBadRequest, wire.CodeClockSkew, "The command says it was made at "+clock(h.Iat)+", and here it is "+clock(s.now().UnixMilli())+".",
+		return refuse(http.StatusBadRequest, wire.CodeClockSkew, "The command says it was made at "+clock(h.Iat)+", and at the desktop it is "+clock(now.UnixMilli())+".",
 			hints[wire.CodeClockSkew])
 	case proof.LifeTooLong:
 		return malformed("The command would live longer than its kind may.")

@@ -31,6 +31,8 @@ type Desktops interface {
 	Call(ctx context.Context, p proof.PairingID, frame string, body, reply any) error
 	// Online says whether the desktop is connected here, and since when.
 	Online(p proof.PairingID) (since time.Time, ok bool)
+	// Ahead says how far the desktop's clock was ahead of ours at its last hello; 0 when it is not known.
+	Ahead(p proof.PairingID) time.Duration
 	// Cut ends the desktop's link with a reason token, within a second; it may be called without one.
 	Cut(p proof.PairingID, reason string)
 	// Unlock lets a desktop connect again that the tunnel itself had locked.
