@@ -12,7 +12,8 @@ import (
 const wsPingEach = 3
 
 // chatter is what may come in between two of the broker's looks at an idle link: a
-// pong, and perhaps a ping. The agent, whom the broker's pings reach each 20 s, pings only in silence.
+// pong, and perhaps a ping. The agent, whom the broker's pings reach each 20 s, pings
+// only in silence, which is a miss already.
 const chatter = 4 * muxHeaderSize
 
 // maxMisses is how many looks may find a ping unanswered.
@@ -41,7 +42,7 @@ func (l *Link) look() {
 	switch {
 	case in > 0:
 		b.misses.Store(0)
-	case b.waiting && b.misses.Add(1) >= maxMisses:
+	case (b.waiting || l.side == agentSide) && b.misses.Add(1) >= maxMisses:
 		go l.end(ErrKeepalive)
 		return
 	}

@@ -87,7 +87,7 @@ func (ln *lane) stream() (*Stream, error) {
 	if s != nil {
 		return s, nil
 	}
-	y, err := ln.l.openStream(ln.l.ctx)
+	y, err := ln.l.openStream()
 	if err != nil {
 		return nil, err
 	}

@@ -209,26 +209,33 @@ func (l *Link) gone() error {
 	return ErrClosed
 }
 
-// openStream opens a yamux stream; it gives up waiting when ctx ends.
-func (l *Link) openStream(ctx context.Context) (*yamux.Stream, error) {
+// openStream opens a yamux stream. It may wait writeTime for a stalled wire, and
+// longer for a peer that leaves many streams unaccepted; see openWithin.
+func (l *Link) openStream() (*yamux.Stream, error) {
+	if l.leaving.Load() {
+		return nil, ErrDraining
+	}
+	y, err := l.sess.OpenStream()
+	if errors.Is(err, yamux.ErrRemoteGoAway) {
+		return nil, ErrDraining
+	}
+	return y, l.check(err)
+}
+
+// openWithin is openStream for a caller who may give up.
+func (l *Link) openWithin(ctx context.Context) (*yamux.Stream, error) {
 	type result struct {
 		y   *yamux.Stream
 		err error
 	}
-	if l.leaving.Load() {
-		return nil, ErrDraining
-	}
 	c := make(chan result, 1)
 	go func() {
-		y, err := l.sess.OpenStream()
+		y, err := l.openStream()
 		c <- result{y, err}
 	}()
 	select {
 	case r := <-c:
-		if errors.Is(r.err, yamux.ErrRemoteGoAway) {
-			return nil, ErrDraining
-		}
-		return r.y, l.check(r.err)
+		return r.y, r.err
 	case <-ctx.Done():
 		go func() {
 			if r := <-c; r.err == nil {

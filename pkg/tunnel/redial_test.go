@@ -234,6 +234,7 @@ func TestRedialAfterDrain(t *testing.T) {
 			t.Errorf("state %+v, next try in %v", s, d)
 		}
 		<-r.up
+		synctest.Wait() // the broker's end is up too
 		if d := time.Since(start); next.Count() != 1 || d < 5*time.Second {
 			t.Errorf("%d links at the next broker after %v", next.Count(), d)
 		}

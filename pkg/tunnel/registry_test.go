@@ -58,12 +58,13 @@ func TestEpochDecides(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		l := <-up
 		second, err := b.Dial("desk")
 		if err != nil {
 			t.Fatal(err)
 		}
 		wantReason(t, second, tunnel.ReasonReplaced, true)
-		if l := <-up; first.Err() != nil || l.Epoch() != 9 || len(up) != 0 {
+		if first.Err() != nil || l.Epoch() != 9 || len(up) != 0 {
 			t.Errorf("first: %v, epoch %d, %d more links", first.Err(), l.Epoch(), len(up))
 		}
 	})
@@ -126,12 +127,17 @@ func TestSlowReplacementsDoNotLock(t *testing.T) {
 	})
 	tunneltest.Bubble(t, func(t *testing.T) {
 		b := tunneltest.NewBroker(t, tunnel.ServerConfig{})
-		for range 10 {
-			broker, _ := b.Connect("desk")
-			b.Last().HalfOpen()
-			for !broker.Ghost() { // one keepalive unanswered
-				time.Sleep(time.Second)
-			}
+		broker, _ := b.Connect("desk")
+		b.Last().HalfOpen()
+		for !broker.Ghost() { // one keepalive unanswered
+			time.Sleep(time.Second)
+		}
+		for range 3 { // in place of the ghost, and of two that lived
+			b.Connect("desk")
+		}
+		synctest.Wait()
+		if l, ok := b.Link("desk"); !ok || l.Err() != nil {
+			t.Error("the replacement of a ghost counted")
 		}
 	})
 }

@@ -47,7 +47,7 @@ func (l *Link) Open(ctx context.Context, class Class) (*Stream, error) {
 	if !l.countOpen() {
 		return nil, ErrTooManyStreams
 	}
-	y, err := l.openStream(ctx)
+	y, err := l.openWithin(ctx)
 	if err != nil {
 		l.uncountOpen()
 		return nil, err
