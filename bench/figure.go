@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +25,11 @@ type goal struct {
 func atMost(v float64) *goal  { return &goal{true, v} }
 func atLeast(v float64) *goal { return &goal{false, v} }
 
-func (g *goal) met(v float64) bool { return g.most && v <= g.v || !g.most && v >= g.v }
+// met holds the figure as it is shown against the goal: two digits behind the point are enough.
+func (g *goal) met(v float64) bool {
+	v = math.Round(v*100) / 100
+	return g.most && v <= g.v || !g.most && v >= g.v
+}
 
 func (g *goal) String() string {
 	sign := "≥"

@@ -118,7 +118,7 @@ func (b *bench) bareSample(ctx context.Context) (float64, error) {
 	if err := s.dial(ctx, b.desktops, 16); err != nil {
 		return 0, err
 	}
-	if err := quiet(ctx, b.settle/3); err != nil {
+	if err := quiet(ctx, b.settle/9); err != nil {
 		return 0, err
 	}
 	after, err := rss(s.cmd.Process.Pid)

@@ -51,7 +51,10 @@ func free() (string, error) {
 }
 
 func (n *node) start() (err error) {
-	n.proc, err = n.lab.StartBroker("--metrics", n.metrics, "--log-level", "error")
+	if n.proc, err = n.lab.StartBroker("--metrics", n.metrics, "--log-level", "error"); err != nil {
+		return err
+	}
+	_, err = n.proc.Await("(?m)^ready$", lab.StartTime)
 	return err
 }
 

@@ -20,6 +20,7 @@ func (b *running) jobs() []job {
 		{"expire commands", time.Second, b.mailbox.Expire},
 		{"expire linking sessions", time.Second, b.sweepLinks},
 		{"prune", time.Minute, b.mailbox.Prune},
+		{"give memory back", restEvery, new(rest).job},
 	}
 }
 
