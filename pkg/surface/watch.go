@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"sync"
 	"time"
 
 	"cowork.example.com/broker/pkg/proof"
@@ -296,27 +295,4 @@ func (w *watch) end(g wire.StreamGap) error {
 		return errTokenOver
 	}
 	return fmt.Errorf("the broker closed the stream: %s", g.Reason)
-}
-
-// deadman calls back when it was not told in time that something lives.
-type deadman struct {
-	mu    sync.Mutex
-	timer *time.Timer
-	after time.Duration
-}
-
-func newDeadman(after time.Duration, dead func()) *deadman {
-	return &deadman{timer: time.AfterFunc(after, dead), after: after}
-}
-
-func (d *deadman) alive() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.timer.Reset(d.after)
-}
-
-func (d *deadman) stop() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.timer.Stop()
 }

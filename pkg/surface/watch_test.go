@@ -213,12 +213,14 @@ func TestHostileStream(t *testing.T) {
 			return out
 		}))
 		seen := follow(t, s, nil)
+		var last Outcome
 		for i := range 4 {
-			prompt(t, s, id, fmt.Sprintf("t%c \n", 'a'+i))
+			last = prompt(t, s, id, fmt.Sprintf("t%c \n", 'a'+i))
 		}
 		eventually(t, c.name+": the last turn ended", func() bool {
-			n := seen.count(func(u Update) bool { return u.Event != nil && u.Event.Type == wire.EventTurnEnded })
-			return n >= c.want
+			return seen.count(func(u Update) bool {
+				return u.Event != nil && u.Event.Type == wire.EventTurnEnded && u.Event.Command == last.Hash.String()
+			}) > 0
 		})
 		seen.stop()
 		<-seen.ended
