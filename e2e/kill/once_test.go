@@ -42,6 +42,7 @@ func allSteps() []step {
 
 // TestAtMostOnce sends 200 commands while broker and agent are killed 20 times each (product.md, invariants 3 and 4).
 func TestAtMostOnce(t *testing.T) {
+	t.Parallel() // they wait more than they work
 	ctx, cancel := context.WithTimeout(t.Context(), testTime)
 	defer cancel()
 	began := time.Now()
@@ -238,7 +239,8 @@ func (l *lane) run(ctx context.Context, word string) error {
 	return err
 }
 
-// slow sends a prompt that takes eight seconds, and aborts its turn.
+// slow sends a prompt that takes eight seconds, and aborts its turn. It waits for that: OpenCode's abort also drops what was
+// sent into the session meanwhile.
 func (l *lane) slow(ctx context.Context, word string) error {
 	o, err := l.prompt(ctx, l.session, "slow: 4\n"+word)
 	if err != nil {
@@ -248,7 +250,7 @@ func (l *lane) slow(ctx context.Context, word string) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.send(ctx, proof.Abort, wire.Abort{SessionID: l.session, MessageID: end.Body.TurnID}, word)
+	_, err = l.do(ctx, proof.Abort, wire.Abort{SessionID: l.session, MessageID: end.Body.TurnID}, word)
 	return err
 }
 

@@ -16,6 +16,7 @@ import (
 // TestPowerCut ends broker and agent in the same moment, and in the last round OpenCode too, as a power cut would: what
 // the broker had taken is completed when they are back, once (product.md, invariant 4).
 func TestPowerCut(t *testing.T) {
+	t.Parallel() // they wait more than they work
 	ctx, cancel := context.WithTimeout(t.Context(), testTime)
 	defer cancel()
 	began := time.Now()

@@ -26,7 +26,7 @@ import (
 
 const (
 	// testTime bounds one test on a busy machine.
-	testTime = 8 * time.Minute
+	testTime = 5 * time.Minute
 	look     = 20 * time.Millisecond // between two looks at what is waited for
 )
 

@@ -22,6 +22,7 @@ const runtimeKills = 5
 // TestOpenCodeKilled kills OpenCode itself five times, each time with a turn that runs, a request that waits and prompts
 // that are on their way (mailbox.md, "At the desktop").
 func TestOpenCodeKilled(t *testing.T) {
+	t.Parallel() // they wait more than they work
 	ctx, cancel := context.WithTimeout(t.Context(), testTime)
 	defer cancel()
 	began := time.Now()
@@ -70,6 +71,7 @@ func (k *runtimeKiller) round(ctx context.Context, i int) {
 	check(t, pause(ctx, upTo(k.rng, 200*time.Millisecond)))
 	old := k.onlyRuntime()
 	check(t, endNow(old))
+	died := time.Now()
 
 	for _, turn := range []string{slow, ask} {
 		if got := k.watch.await(ctx, turn); got != wire.OutcomeInterrupted {
@@ -86,12 +88,14 @@ func (k *runtimeKiller) round(ctx context.Context, i int) {
 	if end.State() != wire.StateFailed {
 		t.Errorf("round %d: a decision for a lost request ended as %s %+v", i, end.State(), end.Body)
 	}
+	told := time.Since(died)
 	for _, session := range []string{k.busy, k.asking, k.crowded} {
 		turn := k.completed(ctx, session, fmt.Sprintf("say: after-%d-%s", i, session))
 		if got := k.watch.await(ctx, turn); got != wire.OutcomeDone {
 			t.Errorf("round %d: a turn after the restart ended as %q", i, got)
 		}
 	}
+	t.Logf("round %d: the ends were told after %s, all worked again after %s", i, told.Round(time.Second), time.Since(died).Round(time.Second))
 	if now := k.onlyRuntime(); now == old {
 		t.Errorf("round %d: OpenCode is still process %d", i, now)
 	}
