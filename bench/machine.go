@@ -109,6 +109,13 @@ func cpu(pid int) (time.Duration, error) {
 	return time.Duration(user+system) * ticks, err
 }
 
+// ownCPU is the processor time of this process.
+func ownCPU() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // it cannot fail for oneself
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // needFiles fails when this process, or one that it starts, may not open so many files.
 func needFiles(n int) error {
 	var l unix.Rlimit
