@@ -96,7 +96,7 @@ func parseCalls(text string) (calls []call) {
 
 func addCall(calls []call, c call, leave int, args, result string) []call {
 	n, err := strconv.Atoi(result)
-	if err != nil || n < 0 {
+	if err != nil || n < 0 || strings.Contains(args, "MSG_PEEK") { // a look at what the next call reads
 		return calls
 	}
 	c.leave = leave
