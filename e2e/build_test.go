@@ -5,7 +5,9 @@ package e2e
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -18,6 +20,23 @@ func TestReleaseHasNoChaos(t *testing.T) {
 			if got := bytes.Contains(raw, []byte("ODP_CHAOS_CLOCK")); got != want {
 				t.Errorf("%s/%s knows the chaos clock: %v", dir, name, got)
 			}
+		}
+	}
+}
+
+// TestCompletion: bash takes what each program prints for it, and completes the program's commands.
+func TestCompletion(t *testing.T) {
+	ctx, l := newLab(t, "bin")
+	for name, want := range map[string]string{"broker": "codes", "desktop-agent": "enrol", "surface": "prompt"} {
+		script, err := l.Must(ctx, "", name, "completion", "bash")
+		check(t, err)
+		ask := script + "\nCOMP_WORDS=(" + name + " '') COMP_CWORD=1\n" +
+			"$(complete -p " + name + " | sed 's/.*-F \\([^ ]*\\).*/\\1/')\nprintf '%s\\n' \"${COMPREPLY[@]}\"\n"
+		cmd := exec.CommandContext(ctx, "bash", "-c", ask)
+		cmd.Env = append(os.Environ(), "PATH="+abs(t, l.Bin)+":"+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 	}
 }

@@ -163,24 +163,31 @@ func (s *Surface) LinkAloud(ctx context.Context, d *Desktop, decide bool) (desk,
 	if err != nil {
 		return "", "", err
 	}
+	err = Introduce(at, join)
+	return at.Output(), join.Output(), err
+}
+
+// Introduce lets a `desktop-agent link` and a `surface link` that were started find each other: the link goes to the surface,
+// its digits to the desktop; both have to end well.
+func Introduce(at, join *Proc) error {
 	shown, err := at.Await(linkText, StartTime)
 	if err != nil {
-		return "", "", err
+		return err
 	}
 	if err := join.Type(shown[1]); err != nil {
-		return "", "", err
+		return err
 	}
 	digits, err := join.Await(digitsText, StartTime)
 	if err != nil {
-		return at.Output(), join.Output(), err
+		return err
 	}
 	if err := at.Type(strings.Join(digits[1:], "")); err != nil {
-		return at.Output(), join.Output(), err
+		return err
 	}
 	for _, p := range []*Proc{join, at} {
 		if code := p.Code(); code != 0 {
 			err = errors.Join(err, fmt.Errorf("linking: %s ended with exit %d\n%s", p.Name, code, tail(p.Output())))
 		}
 	}
-	return at.Output(), join.Output(), err
+	return err
 }

@@ -116,10 +116,15 @@ func (l *Lab) StartAt(path string, args ...string) (*Proc, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.keep(p)
+	return p, nil
+}
+
+// keep remembers a process for Close.
+func (l *Lab) keep(p *Proc) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.procs = append(l.procs, p)
-	return p, nil
 }
 
 // Result is what a program that ran to its end said.

@@ -48,14 +48,17 @@ func start(name string, cmd *exec.Cmd, tee io.Writer) (*Proc, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
-	go func() {
-		err := cmd.Wait()
-		p.mu.Lock()
-		p.err = err
-		p.mu.Unlock()
-		close(p.done)
-	}()
+	go p.wait()
 	return p, nil
+}
+
+// wait collects the process at its end.
+func (p *Proc) wait() {
+	err := p.cmd.Wait()
+	p.mu.Lock()
+	p.err = err
+	p.mu.Unlock()
+	close(p.done)
 }
 
 type procWriter struct{ p *Proc }
