@@ -34,6 +34,7 @@ type order struct {
 	kind proof.Kind
 	text string // of the prompt, title of the session, or what is decided
 	hash proof.Digest
+	id   string          // the broker's; empty while it is only kept
 	over bool            // await has returned ...
 	end  surface.Outcome // ... this
 }
@@ -81,12 +82,8 @@ func (h *hand) kept() (k kept, err error) {
 // send sends one command, however often the broker is away. When it returns, the envelope is at the broker or kept.
 func (h *hand) send(ctx context.Context, kind proof.Kind, payload any, text string) (*order, error) {
 	for {
-		hash, err := h.sendOnce(ctx, kind, payload)
-		if !hash.IsZero() {
-			o := &order{hand: h, kind: kind, text: text, hash: hash}
-			h.mu.Lock()
-			h.orders = append(h.orders, o)
-			h.mu.Unlock()
+		o, err := h.sendOnce(ctx, kind, payload, text)
+		if o != nil {
 			return o, nil
 		}
 		if !passes(err) {
@@ -98,23 +95,39 @@ func (h *hand) send(ctx context.Context, kind proof.Kind, payload any, text stri
 	}
 }
 
-// sendOnce returns the zero hash when no envelope was made.
-func (h *hand) sendOnce(ctx context.Context, kind proof.Kind, payload any) (proof.Digest, error) {
+// sendOnce returns no order when no envelope was made.
+func (h *hand) sendOnce(ctx context.Context, kind proof.Kind, payload any, text string) (*order, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before, err := h.kept()
 	if err != nil {
-		return proof.Digest{}, err
+		return nil, err
 	}
 	sent, err := h.Send(ctx, kind, payload)
-	if err == nil {
-		return sent.Hash, nil
-	}
 	after, readErr := h.kept()
-	if after.Unposted.Hash == before.Unposted.Hash {
-		return proof.Digest{}, errors.Join(err, readErr)
+	if readErr != nil {
+		return nil, readErr
 	}
-	return after.Unposted.Hash, err
+	h.learn(after)
+	o := &order{hand: h, kind: kind, text: text, hash: sent.Hash, id: sent.Command.ID}
+	if err != nil {
+		if o.hash = after.Unposted.Hash; o.hash == before.Unposted.Hash {
+			return nil, err
+		}
+	}
+	h.orders = append(h.orders, o)
+	return o, nil
+}
+
+// learn takes the broker's ids of commands that were kept and have arrived since. A surface keeps the last hundred.
+func (h *hand) learn(k kept) {
+	for _, o := range h.orders {
+		for _, s := range k.Sent {
+			if o.id == "" && s.Hash == o.hash {
+				o.id = s.Command
+			}
+		}
+	}
 }
 
 // passes reports whether an error is about a broker that is away for a moment.
@@ -150,22 +163,21 @@ func (h *hand) await(ctx context.Context, o *order) (surface.Outcome, error) {
 // idOf is the broker's id of a command. One that is only kept is brought to the broker by the next command, so there
 // is one.
 func (h *hand) idOf(ctx context.Context, o *order) (string, error) {
-	k, err := h.kept()
-	if err != nil {
+	h.mu.Lock()
+	id := o.id
+	h.mu.Unlock()
+	if id != "" {
+		return id, nil
+	}
+	if _, err := h.send(ctx, proof.Status, wire.Status{}, ""); err != nil {
 		return "", err
 	}
-	if k.Unposted.Hash == o.hash {
-		if _, err := h.send(ctx, proof.Status, wire.Status{}, ""); err != nil {
-			return "", err
-		}
-		return h.idOf(ctx, o)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if o.id == "" {
+		return "", errors.New("a command that was kept was refused when it was posted again")
 	}
-	for _, s := range k.Sent {
-		if s.Hash == o.hash && s.Command != "" {
-			return s.Command, nil
-		}
-	}
-	return "", errors.New("a command that was kept was refused when it was posted again")
+	return o.id, nil
 }
 
 // do is send and await.
