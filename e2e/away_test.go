@@ -122,7 +122,12 @@ func TestClocks(t *testing.T) {
 	phone := w.link(ctx, t, "phone", false)
 	session := prompt(ctx, t, phone, "before").Session
 	for _, c := range []struct{ who, offset string }{
-		{"surface", "10m"}, {"surface", "-10m"}, {"broker", "1h"}, {"broker", "-1h"}, {"desktop-agent", "-1h"}, {"surface", "0s"},
+		{"surface", "10m"},
+		{"surface", "-10m"},
+		{"broker", "1h"},
+		{"broker", "-1h"},
+		{"desktop-agent", "-1h"},
+		{"surface", "0s"},
 		{"desktop-agent", "1h"}, // last: its journal is ahead from then on
 	} {
 		t.Run(c.who+" "+c.offset, func(t *testing.T) {

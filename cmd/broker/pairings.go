@@ -80,8 +80,14 @@ func showPairing(c *ucli.Context) error {
 			sealed = "no: this broker reads it"
 		}
 		return cli.Table(w, []string{"PAIRING", p.Pairing}, [][]string{
-			{"host", p.Host}, {"state", state(p.State, p.Reason)}, {"connected", online(p)}, {"enrolled", when(p.Created)},
-			{"executor", p.Executor}, {"sealed", sealed}, {"surfaces", strconv.Itoa(p.Surfaces)}, {"open commands", strconv.Itoa(p.Open)},
+			{"host", p.Host},
+			{"state", state(p.State, p.Reason)},
+			{"connected", online(p)},
+			{"enrolled", when(p.Created)},
+			{"executor", p.Executor},
+			{"sealed", sealed},
+			{"surfaces", strconv.Itoa(p.Surfaces)},
+			{"open commands", strconv.Itoa(p.Open)},
 		})
 	})
 }

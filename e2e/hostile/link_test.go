@@ -223,19 +223,23 @@ var linkLies = []struct {
 			})
 		}
 	}, nil, "", "other_mode", []string{"link.burned refused other_mode"}},
-	{"link: another finish than the surface's", false, func(*linking) func(*liar) {
-		return func(x *liar) {
-			x.toDesk = swapFrame(wire.FrameLinkFinish, func(f *wire.LinkFinish) {
-				f.Finish = inside(f.Finish, func(m *proof.Finish) { m.Sig = flip(m.Sig, 0) })
-			})
-		}
-	}, func(l *linking) { l.typeDigits(1) }, "takes it back", "did not take the grant",
-		[]string{"link.burned refused bad_finish", "surface.revoked success link_not_finished"}},
-	{"code: keys swapped on both sides", true, (*linking).middle, func(l *linking) {
-		l.finish = "000000" // the desktop shows none
-		l.typeDigits(proof.MaxDigitEntries)
-	}, "that is not the code that the desktop shows", "the digits were wrong too often",
-		[]string{"surface.refused refused wrong_digits", "link.burned refused wrong_digits"}},
+	{
+		"link: another finish than the surface's", false, func(*linking) func(*liar) {
+			return func(x *liar) {
+				x.toDesk = swapFrame(wire.FrameLinkFinish, func(f *wire.LinkFinish) {
+					f.Finish = inside(f.Finish, func(m *proof.Finish) { m.Sig = flip(m.Sig, 0) })
+				})
+			}
+		}, func(l *linking) { l.typeDigits(1) }, "takes it back", "did not take the grant",
+		[]string{"link.burned refused bad_finish", "surface.revoked success link_not_finished"},
+	},
+	{
+		"code: keys swapped on both sides", true, (*linking).middle, func(l *linking) {
+			l.finish = "000000" // the desktop shows none
+			l.typeDigits(proof.MaxDigitEntries)
+		}, "that is not the code that the desktop shows", "the digits were wrong too often",
+		[]string{"surface.refused refused wrong_digits", "link.burned refused wrong_digits"},
+	},
 }
 
 // tellLink sends the desktop a linking frame of the liar's own and wants a refusal.

@@ -35,7 +35,10 @@ type step struct {
 
 func allSteps() []step {
 	return []step{
-		{"create", (*lane).create, 8}, {"say", (*lane).say, 70}, {"run", (*lane).run, 20}, {"slow", (*lane).slow, 10},
+		{"create", (*lane).create, 8},
+		{"say", (*lane).say, 70},
+		{"run", (*lane).run, 20},
+		{"slow", (*lane).slow, 10},
 		{"status", (*lane).status, 50},
 	}
 }

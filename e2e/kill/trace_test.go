@@ -123,6 +123,7 @@ func (c call) sync() bool { return c.name == "fsync" || c.name == "fdatasync" }
 func (c call) sends() bool {
 	return strings.HasPrefix(c.name, "write") || strings.HasPrefix(c.name, "send")
 }
+
 func (c call) socket() bool {
 	return strings.Contains(c.fd, "<socket:") || strings.Contains(c.fd, "<TCP")
 }

@@ -80,6 +80,7 @@ func (r *recorder) Attached(n int)                        { r.note("attached %d"
 func (r *recorder) RequestBytes(string) ([]byte, proof.Digest, bool) {
 	return nil, proof.Digest{}, false
 }
+
 func (r *recorder) CloseRequest(id, outcome, by string) { r.note("close %s %s %s", id, outcome, by) }
 func (r *recorder) Notice(e wire.Event)                 { r.note("notice %s", e.Type) }
 func (r *recorder) Run(ctx context.Context) error       { <-ctx.Done(); return nil }
@@ -87,6 +88,7 @@ func (r *recorder) Start(_ context.Context, mode string, decide bool) (LinkTicke
 	r.note("start %s %v", mode, decide)
 	return LinkTicket{Mode: mode, Link: "https://p/p#1.x"}, nil
 }
+
 func (r *recorder) Events(ctx context.Context, after int) ([]LinkEvent, error) {
 	if after > 0 {
 		<-ctx.Done()
@@ -94,6 +96,7 @@ func (r *recorder) Events(ctx context.Context, after int) ([]LinkEvent, error) {
 	}
 	return []LinkEvent{{Seq: 1, Type: LinkWaiting}}, nil
 }
+
 func (r *recorder) Digits(_ context.Context, digits string) error {
 	r.note("digits %s", digits)
 	return nil
@@ -103,8 +106,11 @@ func (r *recorder) HandleClaim(_ context.Context, c wire.LinkClaim) (wire.LinkOf
 	r.note("claim %s", c.Network)
 	return wire.LinkOffer{Offer: json.RawMessage(`{}`)}, nil
 }
+
 func (r *recorder) HandleReveal(context.Context, wire.LinkReveal) error { r.note("reveal"); return nil }
+
 func (r *recorder) HandleFinish(context.Context, wire.LinkFinish) error { r.note("finish"); return nil }
+
 func (r *recorder) HandleLost(_ context.Context, e wire.LinkEnd) error {
 	r.note("lost %s", e.Reason)
 	return nil

@@ -45,8 +45,12 @@ func TestLinkingToItsEnd(t *testing.T) {
 		asks   proof.Scope
 		gets   int // scopes
 	}{
-		{"link", false, proof.ScopePrompt, 2}, {"code", false, proof.ScopePrompt, 2}, {"link", true, proof.ScopeDecide, 3},
-		{"code", true, proof.ScopeDecide, 3}, {"link", false, proof.ScopeDecide, 2}, {"link", true, proof.ScopeObserve, 1},
+		{"link", false, proof.ScopePrompt, 2},
+		{"code", false, proof.ScopePrompt, 2},
+		{"link", true, proof.ScopeDecide, 3},
+		{"code", true, proof.ScopeDecide, 3},
+		{"link", false, proof.ScopeDecide, 2},
+		{"link", true, proof.ScopeObserve, 1},
 	} {
 		inBubble(t, func(t *testing.T, h *half) {
 			l := h.linker()

@@ -64,7 +64,7 @@ var callRules = []callRule{
 			chaos := f.path == "internal/telemetry/chaos.go" // never in a release binary, as its test shows
 			return !f.test && !chaos && !helper(p.name) && !strings.HasPrefix(p.name, "cmd/")
 		},
-		why:     "only the programs read the environment; take a configuration",
+		why: "only the programs read the environment; take a configuration",
 	},
 }
 

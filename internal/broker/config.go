@@ -94,8 +94,10 @@ func (c *Config) complete() error {
 		return &ConfigError{"a TLS certificate needs its key, and a key its certificate", "give both --tls-cert and --tls-key"}
 	}
 	if n := len(SocketPath(c.StateDir)); n > maxSocketPath {
-		return &ConfigError{fmt.Sprintf("the operator's socket would have a path of %d bytes, at most %d are possible", n, maxSocketPath),
-			"choose a state folder with a shorter path"}
+		return &ConfigError{
+			fmt.Sprintf("the operator's socket would have a path of %d bytes, at most %d are possible", n, maxSocketPath),
+			"choose a state folder with a shorter path",
+		}
 	}
 	for _, addr := range c.Listen {
 		if err := c.checkListen(addr); err != nil {
@@ -122,8 +124,10 @@ func (c *Config) checkListen(addr string) error {
 	if loopback(addr) || c.TLSCert != "" || len(c.TrustedProxies) > 0 {
 		return nil
 	}
-	return &ConfigError{addr + " can be reached by other machines, and there is no TLS",
-		"give --tls-cert and --tls-key (for a trial: broker certs init), or --trusted-proxies when a proxy does TLS in front, or listen on " + DefaultListen}
+	return &ConfigError{
+		addr + " can be reached by other machines, and there is no TLS",
+		"give --tls-cert and --tls-key (for a trial: broker certs init), or --trusted-proxies when a proxy does TLS in front, or listen on " + DefaultListen,
+	}
 }
 
 func (c *Config) checkOrigins() error {

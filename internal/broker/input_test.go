@@ -199,8 +199,13 @@ func TestEnrolmentIsLimitedPerNetwork(t *testing.T) {
 func TestUnknownPathsAndMethodsAreProblems(t *testing.T) {
 	w := start(t, nil)
 	for _, call := range []struct{ method, path string }{
-		{"GET", "/"}, {"GET", "/nothing"}, {"GET", wire.PathEnrol}, {"DELETE", wire.PathBroker}, {"GET", wire.PathOpCodes},
-		{"GET", "/api/v1/../../etc/passwd"}, {"POST", wire.PathPage},
+		{"GET", "/"},
+		{"GET", "/nothing"},
+		{"GET", wire.PathEnrol},
+		{"DELETE", wire.PathBroker},
+		{"GET", wire.PathOpCodes},
+		{"GET", "/api/v1/../../etc/passwd"},
+		{"POST", wire.PathPage},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), call.method, w.base+call.path, nil)
 		if err != nil {

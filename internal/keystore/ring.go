@@ -25,8 +25,9 @@ type backend interface {
 type systemKeyring struct{}
 
 func (systemKeyring) get(service, name string) (string, error) { return keyring.Get(service, name) }
-func (systemKeyring) set(service, name, text string) error     { return keyring.Set(service, name, text) }
-func (systemKeyring) remove(service, name string) error        { return keyring.Delete(service, name) }
+func (systemKeyring) set(service, name, text string) error { return keyring.Set(service, name, text) }
+
+func (systemKeyring) remove(service, name string) error { return keyring.Delete(service, name) }
 
 // ring is the keyring with files behind it.
 type ring struct {

@@ -46,10 +46,12 @@ var shapes = []shape{
 	{"SendGrid key", at("sg."), must(`\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}`), nil, nil},
 	{"Vault token", at("hvs. hvb. hvr."), must(`\bhv[sbr]\.[A-Za-z0-9_-]{20,}`), nil, nil},
 	{"Twilio, Mailgun key", at("sk key-"), must(`\b(?:SK|key-)[0-9a-f]{32}\b`), nil, nil},
-	{"prefixed key", at("hf_ gsk_ xai- pplx- r8_ lin_api_ ntn_ figd_ sbp_ pmak- dapi atatt3 fw_ tskey- pscale_tkn_ nrak- sntrys_ sntryu_ glsa_ glc_ " +
-		"dckr_pat_ dop_v1_ doo_v1_ dor_v1_ shpat_ shpca_ shppa_ shpss_ secret_ rubygems_ ctx7sk- phc_ phx_ sq0csp- sq0atp- eaaa vercel_ nvapi- csk- tvly- fc- jina_"),
+	{
+		"prefixed key", at("hf_ gsk_ xai- pplx- r8_ lin_api_ ntn_ figd_ sbp_ pmak- dapi atatt3 fw_ tskey- pscale_tkn_ nrak- sntrys_ sntryu_ glsa_ glc_ " +
+			"dckr_pat_ dop_v1_ doo_v1_ dor_v1_ shpat_ shpca_ shppa_ shpss_ secret_ rubygems_ ctx7sk- phc_ phx_ sq0csp- sq0atp- eaaa vercel_ nvapi- csk- tvly- fc- jina_"),
 		must(`\b(?:hf_|gsk_|xai-|pplx-|r8_|lin_api_|ntn_|figd_|sbp_|PMAK-|dapi|ATATT3|fw_|tskey-|pscale_tkn_|NRAK-|sntry[su]_|glsa_|glc_|` +
-			`dckr_pat_|do[opr]_v1_|shp(?:at|ca|pa|ss)_|secret_|rubygems_|ctx7sk-|ph[cx]_|sq0(?:csp|atp)-|EAAA|vercel_|nvapi-|csk-|tvly-|fc-|jina_)[A-Za-z0-9_=-]{20,}`), mixed, nil},
+			`dckr_pat_|do[opr]_v1_|shp(?:at|ca|pa|ss)_|secret_|rubygems_|ctx7sk-|ph[cx]_|sq0(?:csp|atp)-|EAAA|vercel_|nvapi-|csk-|tvly-|fc-|jina_)[A-Za-z0-9_=-]{20,}`), mixed, nil,
+	},
 	{"password hash", at("$"), must(`\$(?:1|5|6|y|2[abxy]|argon2id?|scrypt)\$[A-Za-z0-9./$=,+-]{20,}`), nil, nil},
 
 	// by where it stands

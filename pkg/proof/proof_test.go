@@ -187,10 +187,16 @@ func TestKinds(t *testing.T) {
 		scope string
 		life  time.Duration
 	}{
-		{1, "create_session", "prompt", 24 * hour}, {2, "prompt", "prompt", 24 * hour}, {3, "abort", "prompt", 2 * time.Minute},
-		{4, "permission.respond", "decide", 10 * time.Minute}, {5, "question.reply", "decide", hour},
-		{6, "question.reject", "decide", hour}, {7, "status", "observe", 5 * time.Minute}, {8, "revoke_pairing", "decide", 24 * hour},
-		{9, "history", "observe", 5 * time.Minute}, {10, "revoke_surface", "decide", 24 * hour},
+		{1, "create_session", "prompt", 24 * hour},
+		{2, "prompt", "prompt", 24 * hour},
+		{3, "abort", "prompt", 2 * time.Minute},
+		{4, "permission.respond", "decide", 10 * time.Minute},
+		{5, "question.reply", "decide", hour},
+		{6, "question.reject", "decide", hour},
+		{7, "status", "observe", 5 * time.Minute},
+		{8, "revoke_pairing", "decide", 24 * hour},
+		{9, "history", "observe", 5 * time.Minute},
+		{10, "revoke_surface", "decide", 24 * hour},
 	}
 	if len(Kinds()) != len(want) {
 		t.Fatalf("%d kinds", len(Kinds()))

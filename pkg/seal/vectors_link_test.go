@@ -59,8 +59,10 @@ func makeLinkings(t *testing.T) (out []linkingVector) {
 		mode  proof.Mode
 		scope proof.Scope
 	}{
-		{"link, prompt", proof.ModeLink, proof.ScopePrompt}, {"link, decide", proof.ModeLink, proof.ScopeDecide},
-		{"code, prompt", proof.ModeCode, proof.ScopePrompt}, {"code, decide", proof.ModeCode, proof.ScopeDecide},
+		{"link, prompt", proof.ModeLink, proof.ScopePrompt},
+		{"link, decide", proof.ModeLink, proof.ScopeDecide},
+		{"code, prompt", proof.ModeCode, proof.ScopePrompt},
+		{"code, decide", proof.ModeCode, proof.ScopeDecide},
 	} {
 		l := begin(t, c.mode, c.scope, c.scope)
 		v := linkingVector{

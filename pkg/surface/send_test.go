@@ -104,8 +104,11 @@ func TestRefusalLeavesNoHole(t *testing.T) {
 		code   string
 		kept   bool // after a cut post
 	}{
-		{400, wire.CodeMalformed, false}, {403, wire.CodeForbidden, false}, {413, wire.CodeTooLarge, false},
-		{429, wire.CodeLimited, true}, {503, wire.CodeInternal, true},
+		{400, wire.CodeMalformed, false},
+		{403, wire.CodeForbidden, false},
+		{413, wire.CodeTooLarge, false},
+		{429, wire.CodeLimited, true},
+		{503, wire.CodeInternal, true},
 	} {
 		p.net.refusePosts(c.status, c.code)
 		_, err := s.Send(t.Context(), proof.Prompt, wire.Prompt{SessionID: id, Text: "refused"})

@@ -244,8 +244,17 @@ func TestOrderOfBatches(t *testing.T) {
 		seq   uint64
 		want  int
 	}{
-		{1, 7, inOrder}, {1, 8, inOrder}, {1, 8, repeated}, {1, 10, gap}, {1, 9, repeated}, {2, 1, inOrder}, {2, 2, inOrder},
-		{1, 8, repeated}, {1, 10, repeated}, {3, 2, gap}, {2, 3, inOrder},
+		{1, 7, inOrder},
+		{1, 8, inOrder},
+		{1, 8, repeated},
+		{1, 10, gap},
+		{1, 9, repeated},
+		{2, 1, inOrder},
+		{2, 2, inOrder},
+		{1, 8, repeated},
+		{1, 10, repeated},
+		{3, 2, gap},
+		{2, 3, inOrder},
 	} {
 		if got := w.order(h(step.epoch, step.seq)); got != step.want {
 			t.Errorf("step %d %+v: %d", i, step, got)

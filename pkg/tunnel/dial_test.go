@@ -191,8 +191,10 @@ func TestDialRefusals(t *testing.T) {
 			var he *tunnel.HTTPError
 			return errors.As(err, &he) && he.Status == 302
 		}},
-		{"a web page", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
-			func(err error) bool { return errors.Is(err, tunnel.ErrProtocol) }},
+		{
+			"a web page", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
+			func(err error) bool { return errors.Is(err, tunnel.ErrProtocol) },
+		},
 	} {
 		srv := httptest.NewServer(c.h)
 		_, err := tunnel.Dial(t.Context(), tunnel.DialConfig{URL: "ws" + strings.TrimPrefix(srv.URL, "http") + "/", Proxy: "direct"})

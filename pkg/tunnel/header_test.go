@@ -163,7 +163,10 @@ func FuzzClose(f *testing.F) {
 // Reasons survive the wire; what is no token does not.
 func TestCloseFrames(t *testing.T) {
 	for _, e := range []CloseError{
-		{Reason: ReasonReplaced}, {Reason: ReasonConflict}, {Reason: ReasonGoingAway}, {Reason: "revoked"},
+		{Reason: ReasonReplaced},
+		{Reason: ReasonConflict},
+		{Reason: ReasonGoingAway},
+		{Reason: "revoked"},
 		{Reason: strings.Repeat("a", maxReason)},
 		{Reason: ReasonDrain, ComeBackIn: 1500 * time.Millisecond},
 		{Reason: ReasonDrain},

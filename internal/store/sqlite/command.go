@@ -16,9 +16,14 @@ const commandColumns = "id, pairing, sequence, surface, kind, seq, prev, digest,
 func commandDest(c *mailbox.Command) []any {
 	return []any{
 		&c.ID, fixed(c.Pairing[:]), &c.Sequence, fixed(c.Surface[:]), &c.Kind, &c.Seq, fixed(c.Prev[:]), fixed(c.Digest[:]),
-		fixed(c.Commit[:]), moment{&c.IssuedAt}, moment{&c.Expires}, &c.Size,
+		fixed(c.Commit[:]),
+		moment{&c.IssuedAt},
+		moment{&c.Expires},
+		&c.Size,
 		&c.State, &c.Reason, fixed(c.Token[:]), &c.Epoch, &c.Deliveries, &c.Stop, &c.Skip, &c.Reported, &c.Resolved,
-		moment{&c.Created}, moment{&c.Updated}, &c.Result,
+		moment{&c.Created},
+		moment{&c.Updated},
+		&c.Result,
 	}
 }
 
