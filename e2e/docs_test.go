@@ -85,6 +85,25 @@ func TestNamesInDocuments(t *testing.T) {
 	}
 }
 
+// TestExitCodesInDocuments: the table for operators is the one that the programs print.
+func TestExitCodesInDocuments(t *testing.T) {
+	ctx, l := newLab(t, "bin")
+	for _, name := range []string{"broker", "desktop-agent", "surface"} {
+		help, err := l.Must(ctx, "", name, "--help")
+		check(t, err)
+		_, table, _ := strings.Cut(help, "EXIT CODES:\n")
+		rows := regexp.MustCompile(`(?m)^ +(\d+) +(.+)$`).FindAllStringSubmatch(table, -1)
+		if len(rows) < 7 {
+			t.Errorf("%s prints %d exit codes", name, len(rows))
+		}
+		for _, row := range rows {
+			if want := "| " + row[1] + " | " + row[2] + " |"; !strings.Contains(documents(t)["../docs/operations.md"], want) {
+				t.Errorf("docs/operations.md lacks %s", want)
+			}
+		}
+	}
+}
+
 // commands are all commands of the three programs that do something, with their help.
 func commands(t *testing.T) map[string]string {
 	t.Helper()
