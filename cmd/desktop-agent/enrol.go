@@ -84,10 +84,12 @@ func enrol(c *ucli.Context) (err error) {
 		return fail(err)
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
+	progress := cli.StartProgress(c.App.ErrWriter, "asking the broker")
 	p, err := agent.Enrol(c.Context, agent.Enrolment{
 		Broker: c.String("broker"), Code: code, Host: c.String("host"), Executor: c.String("executor"), HTTP: client,
 		Secrets: secrets, Journal: j, Now: telemetry.Now,
 	})
+	progress.Stop()
 	if err != nil {
 		return fail(err)
 	}

@@ -35,11 +35,14 @@ func ask(c *ucli.Context, send func(*surface.Surface, func(surface.Outcome)) (su
 	if err != nil {
 		return wire.ResultBody{}, fail(err)
 	}
+	p := cli.StartProgress(c.App.ErrWriter, "asking the desktop")
+	defer p.Stop()
 	o, err := send(s, func(o surface.Outcome) {
 		if !o.Done() && !o.Command.DesktopOnline {
-			_, _ = fmt.Fprintln(c.App.ErrWriter, asleep(o.Command))
+			p.Phase(asleep(o.Command))
 		}
 	})
+	p.Stop()
 	if err != nil {
 		return o.Body, fail(err)
 	}
@@ -129,7 +132,9 @@ func abortCommand() *ucli.Command {
 					return err
 				}
 			}
-			o, err := s.Abort(c.Context, wire.Abort{SessionID: c.Args().First(), MessageID: turn}, steps(c.App.ErrWriter))
+			tell, stop := steps(c.App.ErrWriter)
+			defer stop()
+			o, err := s.Abort(c.Context, wire.Abort{SessionID: c.Args().First(), MessageID: turn}, tell)
 			return finish(c, o, err)
 		},
 	}
@@ -183,7 +188,9 @@ func resolve(c *ucli.Context) error {
 	if err != nil {
 		return fail(err)
 	}
-	o, err := s.Wait(c.Context, sent, steps(c.App.ErrWriter))
+	tell, stop := steps(c.App.ErrWriter)
+	defer stop()
+	o, err := s.Wait(c.Context, sent, tell)
 	return finish(c, o, err)
 }
 
@@ -224,11 +231,15 @@ func revoke(c *ucli.Context) error {
 		return err
 	}
 	if c.Bool("pairing") {
-		o, err := s.RevokePairing(c.Context, steps(c.App.ErrWriter))
+		tell, stop := steps(c.App.ErrWriter)
+		defer stop()
+		o, err := s.RevokePairing(c.Context, tell)
 		return finish(c, o, err)
 	}
 	if target != info.Surface {
-		o, err := s.RevokeSurface(c.Context, target, steps(c.App.ErrWriter))
+		tell, stop := steps(c.App.ErrWriter)
+		defer stop()
+		o, err := s.RevokeSurface(c.Context, target, tell)
 		return finish(c, o, err)
 	}
 	return endSelf(c, s)

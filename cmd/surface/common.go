@@ -152,11 +152,21 @@ func ended(o surface.Outcome) error {
 	return cli.Fail(cli.Failed, errors.New(text))
 }
 
-// steps tells a person how far a command is: sent, at the broker, on the desktop, done.
-func steps(w io.Writer) func(surface.Outcome) {
-	words := map[string]string{
-		wire.StateQueued: "at the broker", wire.StateLeased: "at the broker", wire.StateAccepted: "on the desktop",
-		wire.StateWaitingLocal: "on the desktop: waits for its owner's yes there", wire.StateCompleted: "done",
+// words say how far a command is.
+var words = map[string]string{
+	wire.StateQueued: "at the broker", wire.StateLeased: "at the broker", wire.StateAccepted: "on the desktop",
+	wire.StateWaitingLocal: "on the desktop: waits for its owner's yes there", wire.StateCompleted: "done",
+}
+
+// steps tells a person how far a command is (sent, at the broker, on the desktop, done): at a terminal in one line with
+// the time it takes, elsewhere in one line a step. stop takes the terminal's line away; call it before anything else is
+// printed.
+func steps(w io.Writer) (tell func(surface.Outcome), stop func()) {
+	var p *cli.Progress
+	stop = func() {}
+	if cli.IsTerminal(w) {
+		p = cli.StartProgress(w, "sent")
+		stop = p.Stop
 	}
 	last := ""
 	return func(o surface.Outcome) {
@@ -164,14 +174,20 @@ func steps(w io.Writer) func(surface.Outcome) {
 		if !ok {
 			word = strings.ReplaceAll(o.State(), "_", " ")
 		}
-		if word != last {
-			last = word
-			_, _ = fmt.Fprintln(w, word)
-		}
 		if !o.Done() && !o.Command.DesktopOnline {
-			_, _ = fmt.Fprintln(w, asleep(o.Command))
+			word = asleep(o.Command)
 		}
-	}
+		if word == last {
+			return
+		}
+		last = word
+		if p != nil && !o.Done() {
+			p.Phase(word)
+			return
+		}
+		stop()
+		_, _ = fmt.Fprintln(w, word)
+	}, stop
 }
 
 // asleep says what becomes of a command while its desktop is away.

@@ -62,7 +62,8 @@ func prompt(c *ucli.Context) error {
 	if err != nil {
 		return fail(err)
 	}
-	tell := steps(c.App.ErrWriter)
+	tell, stop := steps(c.App.ErrWriter)
+	defer stop()
 	payload := wire.Prompt{SessionID: session, Text: text, Agent: c.String("agent"), Variant: c.String("variant")}
 	sent, err := s.Prompt(c.Context, payload)
 	if err != nil {
@@ -70,7 +71,10 @@ func prompt(c *ucli.Context) error {
 	}
 	a := answer{Command: sent.Command.ID, State: sent.Command.State, Session: session, Online: sent.Command.DesktopOnline, Until: sent.Command.Expires}
 	if c.Bool("no-wait") {
-		tell(surface.Outcome{Command: sent.Command})
+		stop()
+		if !sent.Command.DesktopOnline {
+			_, _ = fmt.Fprintln(c.App.ErrWriter, asleep(sent.Command))
+		}
 		return printAnswer(c, a)
 	}
 	o, err := s.Wait(c.Context, sent, tell)

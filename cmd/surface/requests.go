@@ -178,7 +178,9 @@ func decide(c *ucli.Context, kind string, with func(surface.Request) (surface.An
 			return err
 		}
 	}
-	o, err := s.Decide(c.Context, r, a, steps(c.App.ErrWriter))
+	tell, stop := steps(c.App.ErrWriter)
+	defer stop()
+	o, err := s.Decide(c.Context, r, a, tell)
 	if errors.Is(err, surface.ErrNoText) {
 		return cli.Fail(cli.Refused, err, "link it again with a yes to \"May this device also answer approvals?\"")
 	}

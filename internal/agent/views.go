@@ -92,6 +92,10 @@ func fillHistory(body *wire.ResultBody, r *redact.Redactor, page *wire.ExecPage)
 	for i := len(page.Messages) - 1; i >= 0; i-- {
 		m := messageOf(r, page.Messages[i])
 		raw, err := json.Marshal(m)
+		if err == nil && len(raw) >= room && len(body.Messages) == 0 { // alone too large for any page: named, not shown
+			m.Parts, m.Error = []wire.Part{}, "too long to show here"
+			raw, err = json.Marshal(m)
+		}
 		if room -= len(raw) + 1; err != nil || room < 0 {
 			body.More = true
 			break

@@ -79,6 +79,27 @@ func TestHistoryIsRedactedAndFits(t *testing.T) {
 	}
 }
 
+// A message that fits no page is named without its parts; a page that showed nothing would be asked for for ever.
+func TestHistoryPassesAMessageThatIsTooLong(t *testing.T) {
+	d := newDesktop(t)
+	p := d.link("phone", proof.ScopePrompt)
+	d.boot()
+	long := wire.ExecMessage{ID: "msg_long", Role: "assistant", CreatedAt: time.UnixMilli(2)}
+	for i := range 200 {
+		long.Parts = append(long.Parts, json.RawMessage(asJSON(t, map[string]string{
+			"id": "prt" + strconv.Itoa(i), "type": "text", "text": strings.Repeat("word ", 3000),
+		})))
+	}
+	page := wire.ExecPage{Messages: []wire.ExecMessage{{ID: "msg_before", Role: "user", CreatedAt: time.UnixMilli(1)}, long}}
+	d.exec.set(func(f *fakeExecutor) {
+		f.result = func(wire.ExecCommand) wire.ExecResult { return wire.ExecResult{History: &page} }
+	})
+	_, body := d.result(p, d.deliver(d.command(p, proof.History, wire.History{SessionID: "s"}), deliveredReceived))
+	if len(body.Messages) != 2 || body.Messages[1].ID != "msg_long" || len(body.Messages[1].Parts) != 0 || body.Messages[1].Error == "" {
+		t.Fatalf("%+v", body.Messages)
+	}
+}
+
 func TestTooLargeResultSaysSo(t *testing.T) {
 	d := newDesktop(t)
 	p := d.link("phone", proof.ScopePrompt)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/base64"
 	"slices"
 	"strings"
 
@@ -68,7 +69,7 @@ func (a *arranger) walk(args []string) error {
 		case word == "--":
 			a.args = append(a.args, rest...)
 			return nil
-		case len(word) > 1 && word[0] == '-':
+		case len(word) > 1 && word[0] == '-' && !isID(word):
 			used, err := a.flag(word, rest)
 			if err != nil {
 				return err
@@ -82,6 +83,13 @@ func (a *arranger) walk(args []string) error {
 		args = rest
 	}
 	return nil
+}
+
+// isID reports whether a word is the base64url of 16 bytes, as ids of pairings and surfaces are. One in 64 of them begins
+// with a dash; people paste it, and no flag with one dash is that long.
+func isID(word string) bool {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(word)
+	return err == nil && len(b) == 16 && len(word) == 22 && !strings.HasPrefix(word, "--")
 }
 
 // word takes a command name or an argument.
