@@ -79,7 +79,7 @@ func (f files) write(name, ext string, secret Secret) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name())
+	defer func() { _ = os.Remove(file.Name()) }() // gone already, if all went well
 	_, err = io.WriteString(file, secret.Reveal())
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err

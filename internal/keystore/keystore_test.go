@@ -23,7 +23,7 @@ type fake struct {
 func (f *fake) fail() error {
 	if f.hang != nil {
 		<-f.hang
-		return noBus
+		return errNoBus
 	}
 	return f.err
 }
@@ -57,8 +57,8 @@ func (f *fake) remove(_, name string) error {
 	return nil
 }
 
-// noBus is what the library answers where there is no session bus.
-var noBus = errors.New(`exec: "dbus-launch": executable file not found in $PATH`)
+// errNoBus is what the library answers where there is no session bus.
+var errNoBus = errors.New(`exec: "dbus-launch": executable file not found in $PATH`)
 
 func newRing(t *testing.T) (ring, *fake) {
 	f := &fake{texts: map[string]string{}}
@@ -88,7 +88,7 @@ func TestStores(t *testing.T) {
 		"file": func(dir string) (Store, error) { return Open(File, "test", dir) },
 		"os":   func(dir string) (Store, error) { return Open(OS, "test", dir) },
 		"os without a bus": func(dir string) (Store, error) {
-			return ring{service: "test", files: files{dir}, backend: &fake{err: noBus}}, nil
+			return ring{service: "test", files: files{dir}, backend: &fake{err: errNoBus}}, nil
 		},
 	}
 	for name, open := range stores {
@@ -171,7 +171,7 @@ func TestKeyringIsUsedWhenItWorks(t *testing.T) {
 func TestKeyringThatComesAndGoes(t *testing.T) {
 	r, f := newRing(t)
 	set(t, r, "k", "old")
-	f.err = noBus
+	f.err = errNoBus
 	must(t, r, "k", "", ErrUnavailable)
 	must(t, r, "other", "", ErrNotFound)
 	if err := r.Delete("k"); !errors.Is(err, ErrUnavailable) {
@@ -189,7 +189,7 @@ func TestKeyringThatComesAndGoes(t *testing.T) {
 	if err := r.Delete("k"); err != nil {
 		t.Error(err)
 	}
-	f.err = noBus
+	f.err = errNoBus
 	must(t, r, "k", "", ErrNotFound)
 	f.err = nil
 	f.texts["k"] = "not base64!"
@@ -293,7 +293,7 @@ func TestWritersNeverTear(t *testing.T) {
 func TestErrorsHoldNoSecret(t *testing.T) {
 	r, f := newRing(t)
 	set(t, r, "k", "hunter2")
-	f.err = noBus
+	f.err = errNoBus
 	_, err := r.Get("k")
 	tooLong := r.Set("k", Secret(strings.Repeat("hunter2", MaxSecret)))
 	if text := fmt.Sprint(err, tooLong); strings.Contains(text, "hunter2") {

@@ -25,7 +25,7 @@ type backend interface {
 type systemKeyring struct{}
 
 func (systemKeyring) get(service, name string) (string, error) { return keyring.Get(service, name) }
-func (systemKeyring) set(service, name, text string) error { return keyring.Set(service, name, text) }
+func (systemKeyring) set(service, name, text string) error     { return keyring.Set(service, name, text) }
 
 func (systemKeyring) remove(service, name string) error { return keyring.Delete(service, name) }
 

@@ -2,6 +2,7 @@ package mailbox
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -86,7 +87,5 @@ func admit(d Draft, p Pairing, chain Chain, now time.Time) error {
 }
 
 func limited(format string, args ...any) error {
-	e := fail(Limited, format, args...).(*Error)
-	e.RetryAfter = retryOpen
-	return e
+	return &Error{Code: Limited, Message: fmt.Sprintf(format, args...), RetryAfter: retryOpen}
 }

@@ -169,7 +169,11 @@ func assigned(kind kind, name, sign, v string, quoted bool) bool {
 	case quoted:
 		return strings.ContainsFunc(v, isWord) && (!strings.Contains(v, " ") || strings.Contains(strings.ToLower(name), "phrase"))
 	}
-	// After a colon or in code a word may be a type, a variable or prose.
+	return unquoted(name, sign, v)
+}
+
+// unquoted judges a value without quotes: after a colon or in code a word may be a type, a variable or prose.
+func unquoted(name, sign, v string) bool {
 	switch sign {
 	case tight:
 		if strings.ToUpper(name) == name { // a variable of the environment

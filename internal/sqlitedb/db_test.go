@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -130,9 +129,6 @@ func TestFilesAreOursAlone(t *testing.T) {
 	db := open(t, path)
 	if err := insert(db, "a"); err != nil {
 		t.Fatal(err)
-	}
-	if runtime.GOOS == "windows" {
-		return // no such modes there
 	}
 	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
 		fi, err := os.Stat(path + suffix)

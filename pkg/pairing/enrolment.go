@@ -73,7 +73,7 @@ func (e *Enrolment) Redeem(ctx context.Context, r proof.Redeem, sig []byte, by O
 	p := pairingFrom(r, now)
 	for range retries {
 		done, err := e.tryRedeem(ctx, r, p, by, now)
-		if err == errEnrolled || !errors.Is(err, ErrConflict) {
+		if err == errEnrolled || !errors.Is(err, ErrConflict) { //nolint:errorlint // the very one: Is compares codes
 			return done, err
 		}
 	}

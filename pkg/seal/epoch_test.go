@@ -73,7 +73,6 @@ func TestGrantSealed(t *testing.T) {
 
 func TestEpoch(t *testing.T) {
 	view, decide := newPair(t, proof.ScopePrompt), newPair(t, proof.ScopeDecide)
-	decide.d = view.d
 	decide.grant.Pairing, decide.grant.Surface = view.d.Pairing(), decide.s.ID(view.d.Pairing())
 	e := NewEpoch(view.d.Pairing(), proof.EpochID{9}, start)
 	boxV := must(e.Box(view.d, view.grant))(t)

@@ -71,8 +71,7 @@ func testEnqueue(t *testing.T, open Open) {
 		d := f.draft()
 		change(&d)
 		_, _, err := f.s.Enqueue(ctx(), d, f.by(), f.now)
-		f.wantCode(err, mailbox.Order)
-		if e := err.(*mailbox.Error); e.Seq != 2 || e.Prev != first.Digest {
+		if e := f.wantCode(err, mailbox.Order); e.Seq != 2 || e.Prev != first.Digest {
 			t.Errorf("%s: told to go on with %d after %s", name, e.Seq, e.Prev)
 		}
 	}
@@ -124,8 +123,7 @@ func testLimits(t *testing.T, open Open) {
 	limited := func() {
 		t.Helper()
 		_, _, err := f.s.Enqueue(ctx(), f.draft(), f.by(), f.now)
-		f.wantCode(err, mailbox.Limited)
-		if e := err.(*mailbox.Error); e.RetryAfter <= 0 {
+		if e := f.wantCode(err, mailbox.Limited); e.RetryAfter <= 0 {
 			t.Errorf("no time to try again: %v", e)
 		}
 	}
@@ -149,16 +147,15 @@ func testLimits(t *testing.T, open Open) {
 	limited()
 
 	f.fresh()
-	d := f.draft()
 	for sum := 0; sum+mailbox.MaxEnvelope <= mailbox.MaxOpenBytes; sum += mailbox.MaxEnvelope {
-		d = f.draft()
+		d := f.draft()
 		d.Envelope = make([]byte, mailbox.MaxEnvelope)
 		_, _, err := f.s.Enqueue(ctx(), d, f.by(), f.now)
 		f.must(err)
 		f.seq, f.prev = d.Seq, d.Digest
 	}
 	rest := mailbox.MaxOpenBytes % mailbox.MaxEnvelope
-	d = f.draft()
+	d := f.draft()
 	d.Envelope = make([]byte, rest+1)
 	_, _, err := f.s.Enqueue(ctx(), d, f.by(), f.now)
 	f.wantCode(err, mailbox.Limited)

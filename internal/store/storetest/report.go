@@ -181,18 +181,17 @@ func testResolve(t *testing.T, open Open) {
 
 func testRestore(t *testing.T, open Open) {
 	f := newFixture(t, open)
-	queued, held, over := f.post(), mailbox.Command{}, mailbox.Command{}
+	queued := f.post()
 	f.relink()
 	f.claim()
-	held = f.post()
-	held = f.claim()
+	f.post()
+	held := f.claim()
 	f.accept(held)
-	over = f.post()
+	over := f.post()
 	f.high = 9 // the journal has had more than this store knows
 	f.must(f.s.RestoredFromBackup(ctx(), f.now))
 	_, _, err := f.s.Enqueue(ctx(), f.draft(), f.by(), f.now)
-	f.wantCode(err, mailbox.Restored)
-	if e := err.(*mailbox.Error); e.RetryAfter <= 0 {
+	if e := f.wantCode(err, mailbox.Restored); e.RetryAfter <= 0 {
 		t.Error("no time to try again")
 	}
 	f.must(f.b.Update(ctx(), func(tx mailbox.Tx) error { // one whose time is over, which the journal had

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -147,11 +148,13 @@ func (f *fixture) must(err error) {
 }
 
 // wantCode demands an Error of this code.
-func (f *fixture) wantCode(err error, want mailbox.Code) {
+func (f *fixture) wantCode(err error, want mailbox.Code) *mailbox.Error {
 	f.Helper()
-	if got := mailbox.CodeOf(err); err == nil || got != want {
-		f.Fatalf("got error %v (code %d), want code %d", err, got, want)
+	e, ok := errors.AsType[*mailbox.Error](err)
+	if !ok || e.Code != want {
+		f.Fatalf("got error %v (code %d), want code %d", err, mailbox.CodeOf(err), want)
 	}
+	return e
 }
 
 func ctx() context.Context { return context.Background() }

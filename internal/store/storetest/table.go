@@ -229,9 +229,9 @@ func (f *fixture) entry(t audit.Type) audit.Entry {
 // bring makes a command and takes it to the state of a column, by the way that a real one takes.
 func (f *fixture) bring(to mailbox.State) mailbox.Command {
 	f.Helper()
-	c := f.post()
+	f.post()
 	f.relink()
-	c = f.claim()
+	c := f.claim()
 	switch to {
 	case mailbox.Queued:
 		f.relink() // the journal does not have it
