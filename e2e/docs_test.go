@@ -68,11 +68,19 @@ func anchors(text string) (all []string) {
 	return all
 }
 
-// TestNamesInDocuments: a flag, a test or a file that a document names as code exists.
+// TestNamesInDocuments: a flag, a setting or a test that a document names as code exists.
 func TestNamesInDocuments(t *testing.T) {
 	help := strings.Join(slices.Collect(maps.Values(commands(t))), "\n")
+	if !strings.Contains(help, "$BROKER_LISTEN") {
+		t.Fatal("the help names no settings")
+	}
 	tests := sources(t, "_test.go")
 	for path, text := range documents(t) {
+		for _, setting := range regexp.MustCompile(`(?m)^(BROKER|DESKTOP_AGENT|SURFACE)_[A-Z_]+`).FindAllString(text, -1) {
+			if !strings.Contains(help, "$"+setting) {
+				t.Errorf("%s sets %s, and no command takes it", path, setting)
+			}
+		}
 		for _, code := range regexp.MustCompile("`([^`\n]+)`").FindAllStringSubmatch(text, -1) {
 			if program := regexp.MustCompile(`^(broker|desktop-agent|surface) .*(--[a-z-]+)`).FindStringSubmatch(code[1]); program != nil &&
 				!strings.Contains(help, program[2]) {
