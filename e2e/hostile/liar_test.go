@@ -45,6 +45,7 @@ type liar struct {
 	event    func(name string, data []byte) [][]byte // of a stream: what is sent in its place; the name stays
 	dialled  map[string]*tunnel.Link                 // links to the broker whose other half is still being accepted
 	desk     *tunnel.Link                            // the newest link of a desktop
+	onUp     func(*tunnel.Link)                      // has the half towards the broker of each new link
 }
 
 // newLiar listens on addr in front of the broker at real.
@@ -140,6 +141,13 @@ func (l *liar) join(down *tunnel.Link) {
 	l.mu.Unlock()
 	down.Serve(l.carry(up, func() frameHook { return l.toBroker }))
 	up.Serve(l.carry(down, func() frameHook { return l.toDesk }))
+	l.mu.Lock()
+	onUp := l.onUp
+	l.onUp = nil
+	l.mu.Unlock()
+	if onUp != nil {
+		onUp(up)
+	}
 	select {
 	case <-down.Done():
 	case <-up.Done():
