@@ -98,33 +98,45 @@ type desk struct {
 	ended  chan error
 }
 
-func (b *bench) newDesk(ctx context.Context) (_ *desk, err error) {
+func (b *bench) newDesk(ctx context.Context) (*desk, error) {
 	d := &desk{called: make(chan time.Time, 1), ended: make(chan error, 1)}
+	var err error
 	if d.node, err = b.newNode(); err != nil {
 		return nil, err
 	}
-	if err := d.node.start(); err != nil {
+	if err := d.begin(ctx); err != nil {
+		d.close()
 		return nil, err
+	}
+	return d, nil
+}
+
+func (d *desk) begin(ctx context.Context) error {
+	if err := d.node.start(); err != nil {
+		return err
 	}
 	dir := filepath.Join(d.node.lab.Dir, "d")
 	secrets, err := agent.OpenSecrets("file", dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := d.enrol(ctx, dir, secrets); err != nil {
-		return nil, err
+		return err
 	}
 	d.agent, err = agent.New(ctx, agent.Config{
 		StateDir: dir, Secrets: secrets, Machine: "bench", Version: "bench", Dial: agent.Network(nil, "direct"), Now: time.Now,
 		Executor: func(agent.Seed) (agent.Executor, error) { return &timed{agent.NewEcho(time.Now), d.called}, nil },
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	run, stop := context.WithCancel(ctx)
 	d.stop, d.client = stop, agent.NewClient(dir)
-	go func() { d.ended <- d.agent.Run(run) }()
-	return d, d.online(ctx)
+	go func() {
+		d.ended <- d.agent.Run(run)
+		close(d.ended)
+	}()
+	return d.online(ctx)
 }
 
 func (d *desk) enrol(ctx context.Context, dir string, secrets agent.Secrets) error {
