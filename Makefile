@@ -49,7 +49,7 @@ test-opencode: ## the tests that drive a real OpenCode
 	@OPENCODE_BIN=$$(scripts/opencode.sh); export OPENCODE_BIN; \
 	  $(STAGE) opencode go test -tags opencode -timeout 8m ./internal/opencode/...
 
-test-e2e: packages build build-chaos ## the built programs as processes: the main job, kills, a hostile broker
+test-e2e: packages build build-chaos build/demo ## the built programs as processes: the main job, kills, a hostile broker
 	@OPENCODE_BIN=$$(scripts/opencode.sh); export OPENCODE_BIN; \
 	  $(STAGE) e2e go test -tags e2e -timeout 10m $$(go list -tags e2e ./e2e/... | grep -v /e2e/faults)
 
