@@ -36,8 +36,13 @@ func attach(t *testing.T, r *rig, p *lab.Proc) *trace {
 	check(t, err)
 	check(t, tr.cmd.Start())
 	lines := bufio.NewScanner(said)
-	for lines.Scan() && !strings.Contains(lines.Text(), " attached") {
+	attached := false
+	for !attached && lines.Scan() {
 		t.Log(lines.Text())
+		attached = strings.Contains(lines.Text(), " attached")
+	}
+	if !attached {
+		t.Fatal("strace cannot follow the program: run as root, or set kernel.yama.ptrace_scope to 0")
 	}
 	go func() { // or strace would wait for a reader
 		for lines.Scan() {
