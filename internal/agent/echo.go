@@ -127,7 +127,7 @@ func (e *echo) prompt(s *echoSession, cmd wire.ExecCommand) wire.ExecResult {
 	}
 	event(wire.ExecTurnStarted, cmd.Ref, nil, "")
 	event(wire.ExecText, answer, map[string]string{"partID": part, "field": "text", "delta": cmd.Text}, "")
-	event(wire.ExecPart, answer, json.RawMessage(textPart(part, cmd.Text)), "")
+	event(wire.ExecPart, answer, textPart(part, cmd.Text), "")
 	event(wire.ExecTurnEnded, answer, nil, wire.OutcomeDone)
 	copied := s.ExecSession
 	return wire.ExecResult{Session: &copied, MessageID: cmd.Ref}

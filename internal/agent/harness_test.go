@@ -54,7 +54,6 @@ func (m *memorySecrets) Delete(_ context.Context, name string) error {
 type recorder struct {
 	mu    sync.Mutex
 	calls []string
-	link  caller
 }
 
 func (r *recorder) note(format string, args ...any) {

@@ -13,9 +13,6 @@ import (
 // reasonElevated marks the second line of a policy that lets a surface decide without a person at the desktop.
 const reasonElevated = "remote_allowed"
 
-// defaultPolicy is the document that a new pairing gets.
-func defaultPolicy() ([]byte, error) { return json.Marshal(pairing.DefaultPolicy()) }
-
 // PolicyView is a pairing's policy as the owner is shown it.
 type PolicyView struct {
 	Pairing string         `json:"pairing"`

@@ -31,20 +31,19 @@ type testDesk struct {
 	hold      bool               // deliveries are journalled and not executed
 	onDeliver func(wire.Deliver) // called before a delivery is answered
 
-	mu       sync.Mutex
-	link     *tunnel.Link
-	session  *seal.DesktopLink
-	grants   map[proof.SurfaceID]proof.Grant
-	rows     map[string]wire.Deliver // open rows
-	high     uint64
-	done     map[string]wire.Result // not yet acknowledged
-	serial   uint64
-	frames   chan wire.Frame // what the broker told, but for deliveries
-	got      chan string     // ids of commands that were delivered
-	ran      map[string]int  // executions by envelope hash
-	epoch    *seal.Epoch
-	hello    func(*wire.Hello)
-	shutdown []func()
+	mu      sync.Mutex
+	link    *tunnel.Link
+	session *seal.DesktopLink
+	grants  map[proof.SurfaceID]proof.Grant
+	rows    map[string]wire.Deliver // open rows
+	high    uint64
+	done    map[string]wire.Result // not yet acknowledged
+	serial  uint64
+	frames  chan wire.Frame // what the broker told, but for deliveries
+	got     chan string     // ids of commands that were delivered
+	ran     map[string]int  // executions by envelope hash
+	epoch   *seal.Epoch
+	hello   func(*wire.Hello)
 }
 
 // enrol makes a desktop and enrols it by a code of the operator.

@@ -1,6 +1,7 @@
 package surface
 
 import (
+	"errors"
 	"os"
 	"testing"
 
@@ -63,7 +64,7 @@ func TestForgetLeavesNothing(t *testing.T) {
 	if n := len(p.opts.Secrets.(*memory).values); n != 0 {
 		t.Errorf("%d secrets are left", n)
 	}
-	if _, err := Open(t.Context(), p.opts, w.pairing); err != ErrNotLinked {
+	if _, err := Open(t.Context(), p.opts, w.pairing); !errors.Is(err, ErrNotLinked) {
 		t.Errorf("opened: %v", err)
 	}
 	if err := s.Forget(t.Context()); err != nil {

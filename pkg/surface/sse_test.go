@@ -38,7 +38,7 @@ func TestSSE(t *testing.T) {
 		for _, e := range events {
 			fmt.Fprintf(&got, "[%s %s %s]", e.name, e.id, strings.ReplaceAll(string(e.data), "\n", "|"))
 		}
-		if err != io.EOF || got.String() != want {
+		if !errors.Is(err, io.EOF) || got.String() != want {
 			t.Errorf("%q: %s %v, want %s", text, got.String(), err, want)
 		}
 	}
@@ -46,7 +46,7 @@ func TestSSE(t *testing.T) {
 
 func TestSSEBounds(t *testing.T) {
 	fits := "data: " + strings.Repeat("x", maxEventBytes-len("data: ")-1) + "\n\n"
-	if events, err := readAll(fits); err != io.EOF || len(events) != 1 {
+	if events, err := readAll(fits); !errors.Is(err, io.EOF) || len(events) != 1 {
 		t.Errorf("a line that fits: %d events, %v", len(events), err)
 	}
 	half := "data: " + strings.Repeat("x", maxEventBytes/2) + "\n"
@@ -69,7 +69,7 @@ func FuzzSSE(f *testing.F) {
 		for {
 			ev, err2 := r.next()
 			if err2 != nil {
-				if (err == io.EOF) != (err2 == io.EOF) || n != len(whole) {
+				if errors.Is(err, io.EOF) != errors.Is(err2, io.EOF) || n != len(whole) {
 					t.Fatalf("%d events and %v, at once %d and %v", n, err2, len(whole), err)
 				}
 				return

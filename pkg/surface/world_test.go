@@ -67,9 +67,8 @@ type executor struct {
 	agent.Executor
 	sink func(wire.ExecEvent)
 
-	mu    sync.Mutex
-	ran   []string // texts of prompts
-	exact json.RawMessage
+	mu  sync.Mutex
+	ran []string // texts of prompts
 }
 
 func (e *executor) Run(ctx context.Context, sink func(wire.ExecEvent)) error {

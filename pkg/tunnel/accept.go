@@ -90,7 +90,7 @@ func (l *Link) serveRaw(s *Stream) error {
 	if h == nil {
 		return &CallError{Code: CodeNoServe}
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	h(l.ctx, s)
 	return nil
 }

@@ -164,7 +164,7 @@ func (d *dialer) dial(ctx context.Context) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, resp, err := dialWebSocket(ctx, d.url.String(), h, client, t.conn)
+	c, resp, err := dialWebSocket(ctx, d.url.String(), h, client, t.conn) //nolint:bodyclose // the library closed it, or hands over what it is the connection
 	if err != nil {
 		t.close()
 		return nil, t.explain(resp, err)

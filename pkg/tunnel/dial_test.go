@@ -164,13 +164,15 @@ func TestDialRefusals(t *testing.T) {
 		h     http.HandlerFunc
 		check func(error) bool
 	}{
-		{"401", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad_signature\nmore", 401) }, func(err error) bool {
+		{"401", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "bad_signature\nmore", http.StatusUnauthorized)
+		}, func(err error) bool {
 			var he *tunnel.HTTPError
 			return errors.As(err, &he) && he.Status == 401 && he.Body == "bad_signature" && he.RetryAfter == 0
 		}},
 		{"retry after a date", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", time.Now().Add(time.Minute).UTC().Format(http.TimeFormat))
-			http.Error(w, long, 503)
+			http.Error(w, long, http.StatusServiceUnavailable)
 		}, func(err error) bool {
 			var he *tunnel.HTTPError
 			return errors.As(err, &he) && he.Status == 503 && len(he.Body) == 256 && he.RetryAfter > 50*time.Second && he.RetryAfter <= time.Minute

@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"time"
 )
@@ -149,7 +150,7 @@ func readBody(r io.Reader, n uint32) ([]byte, error) {
 
 // unexpected is for an end of file where there must be more.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -94,7 +94,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := s.y.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		s.eof.Store(true)
 	}
 	return n, s.l.check(err)
