@@ -143,6 +143,49 @@ func atoi(t *testing.T, s string) (n int) {
 	return n
 }
 
+// TestLinks: a link that was used, cancelled or never made is refused in the same words, and nothing changes.
+func TestLinks(t *testing.T) {
+	w := newBroker(t, "bin", raised...)
+	used := &linking{world: w}
+	used.begin("used", false)
+	used.join()
+	used.typeDigits(1)
+	check(t, <-used.joined)
+	if code := used.owner.Code(); code != 0 {
+		t.Fatalf("exit %d: %s", code, used.owner.Output())
+	}
+	ended := &linking{world: w}
+	ended.begin("ended", false)
+	check(t, ended.owner.Stop(20*time.Second))
+	w.await("the end of the session", func() bool {
+		for _, l := range ended.audit() {
+			if l.Type == "link.cancelled" {
+				return true
+			}
+		}
+		return false
+	})
+	answers := map[string]string{}
+	w.unchanged(func() {
+		for name, text := range map[string]string{
+			"used": used.text, "ended": ended.text, "unknown": seal.FormatLink(w.URL(), proof.LinkID{1, 2, 3}, seal.NewLinkSecret()),
+			"code": "07-BCDF-GHJK",
+		} {
+			r, err := w.Run(w.ctx, text+"\n", "surface", "--state", filepath.Join(w.Dir, "s-"+name), "link", "--broker", w.URL(), "--label", "late", "-")
+			check(t, err)
+			if r.Code == 0 {
+				t.Errorf("%s: linked", name)
+			}
+			answers[name] = r.Stderr
+		}
+	})
+	for name, text := range answers {
+		if text != answers["unknown"] {
+			t.Errorf("%s is answered with\n%s, an unknown one with\n%s", name, text, answers["unknown"])
+		}
+	}
+}
+
 // client speaks to the broker as anyone can.
 type client struct {
 	*world
