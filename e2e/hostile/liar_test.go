@@ -100,6 +100,12 @@ func (l *liar) serve(w http.ResponseWriter, r *http.Request) {
 	if before != nil && before(w, r) {
 		return
 	}
+	// All of it first: net/http closes a body under a proxy whose answer begins before it was read to its end.
+	body, err := io.ReadAll(io.LimitReader(r.Body, 2*wire.MaxCommandBody))
+	if err != nil {
+		return
+	}
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	l.proxy.ServeHTTP(w, r)
 }
 
