@@ -136,15 +136,17 @@ func (e *Executor) prompt(ctx context.Context, ep *endpoint, c wire.ExecCommand)
 	// A message id that is posted twice appends to the message: look first.
 	m, err := ep.message(ctx, s.ID, c.Ref)
 	switch {
-	case err == nil:
+	case err == nil && whole(m, c):
 		return e.prompted(s, m), nil
-	case !notFound(err):
+	case err == nil && len(m.Parts) > 0:
+		return wire.ExecResult{}, errPartial
+	case err != nil && !notFound(err):
 		return wire.ExecResult{}, err
 	}
 	if _, err := ep.call(ctx, http.MethodPost, "/session/"+s.ID+"/prompt_async", s.Directory, nil, promptBody(c), nil); err != nil {
 		return wire.ExecResult{}, err
 	}
-	if m, err = stored(ctx, ep.client, s.ID, c.Ref); err != nil {
+	if m, err = stored(ctx, ep.client, c); err != nil {
 		return wire.ExecResult{}, err
 	}
 	return e.prompted(s, m), nil
@@ -190,13 +192,20 @@ func checkAgent(ctx context.Context, c *client, s tracked, name string) error {
 	return invalid("there is no agent of that name")
 }
 
-// stored waits until the message can be read back: that is when a prompt is admitted.
-func stored(ctx context.Context, c *client, session, id string) (message, error) {
+// errPartial says that a message holds a part of what was sent: it must neither be sent again nor be called admitted.
+var errPartial = errors.New("opencode: holds only a part of the prompt")
+
+// whole says whether a message holds everything that was sent. OpenCode stores a message first and its parts one by one
+// after it, so one that dies between leaves a message which no turn has read; sent again under its id, it gets its text.
+func whole(m message, c wire.ExecCommand) bool { return len(m.Parts) >= 1+len(c.Attachments) }
+
+// stored waits until the whole message can be read back: that is when a prompt is admitted.
+func stored(ctx context.Context, c *client, cmd wire.ExecCommand) (message, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeWait)
 	defer cancel()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, storePoll) {
-		m, err := c.message(ctx, session, id)
-		if err == nil || !notFound(err) {
+		m, err := c.message(ctx, cmd.SessionID, cmd.Ref)
+		if err == nil && whole(m, cmd) || err != nil && !notFound(err) {
 			return m, err
 		}
 		select {

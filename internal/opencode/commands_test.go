@@ -1,6 +1,7 @@
 package opencode
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ type fakeRuntime struct {
 	dir    string
 	stores func(id string) bool // whether a posted message is stored
 	cut    bool                 // posts end without an answer
+	parts  string               // of the stored message; empty: a text
 
 	mu       sync.Mutex
 	posts    int
@@ -40,12 +42,15 @@ func (f *fakeRuntime) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if f.stores("") {
 			f.messages["posted"] = true
 		}
+		if f.posts > 1 {
+			f.parts = "" // a second post completes what was empty
+		}
 		if f.cut {
 			panic(http.ErrAbortHandler)
 		}
 		w.WriteHeader(http.StatusNoContent)
 	case f.messages["posted"] && messageID.MatchString(id):
-		fmt.Fprintf(w, `{"info":{"id":%q,"sessionID":"ses_1","role":"user","time":{"created":%d}},"parts":[]}`, id, time.Now().UnixMilli())
+		fmt.Fprintf(w, `{"info":{"id":%q,"sessionID":"ses_1","role":"user","time":{"created":%d}},"parts":[%s]}`, id, time.Now().UnixMilli(), cmp.Or(f.parts, `{"type":"text","text":"hi"}`))
 	default:
 		w.WriteHeader(http.StatusNotFound)
 		fmt.Fprint(w, `{"name":"NotFoundError","data":{"message":"Message not found"}}`)
@@ -115,6 +120,45 @@ func TestPromptLost(t *testing.T) {
 	e.runtime.set(wire.RuntimeDown, "", nil, nil)
 	if found, err := e.Find(t.Context(), c); err != nil || found.State != wire.FoundUnknown || found.RetryAfter <= 0 {
 		t.Errorf("while it is down: %+v, %v", found, err)
+	}
+}
+
+// TestPromptUnfinished: OpenCode died after it stored the message and before its parts. An empty message was never read
+// and is sent again under its id; of one that has a part nobody knows.
+func TestPromptUnfinished(t *testing.T) {
+	for name, c := range map[string]struct {
+		parts  string
+		after  string // what Find says of a younger runtime
+		posts  int
+		result bool
+	}{
+		"empty":   {parts: " ", after: wire.FoundAbsent, posts: 2, result: true},
+		"partial": {parts: `{"type":"text","text":"hi"}`, after: wire.FoundUnknown, posts: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fakeRuntime{stores: always, cut: true, parts: c.parts}
+			e := fakeExecutor(t, f)
+			cmd := prompt(e)
+			if !c.result { // one part of two
+				cmd.Attachments = []wire.ExecAttachment{{Mime: "text/plain", URL: "data:,x"}}
+			}
+			if _, err := e.Execute(t.Context(), cmd); err == nil {
+				t.Fatal("a lost post succeeded")
+			}
+			if found, err := e.Find(t.Context(), cmd); err != nil || found.State != wire.FoundUnknown || found.RetryAfter <= 0 {
+				t.Errorf("while its runtime lives: %+v, %v", found, err)
+			}
+			_, ep, _ := e.runtime.see()
+			e.runtime.set(wire.RuntimeReady, "", &endpoint{client: ep.client, started: time.Now()}, nil)
+			if found, err := e.Find(t.Context(), cmd); err != nil || found.State != c.after || found.RetryAfter != 0 {
+				t.Errorf("after a restart: %+v, %v", found, err)
+			}
+			f.cut = false
+			r, err := e.Execute(t.Context(), cmd)
+			if (err == nil && r.MessageID == cmd.Ref) != c.result || f.posts != c.posts {
+				t.Errorf("again: %+v, %v, %d posts", r, err, f.posts)
+			}
+		})
 	}
 }
 

@@ -100,11 +100,24 @@ func (e *Executor) findPrompt(ctx context.Context, ep *endpoint, c wire.ExecComm
 	if err != nil {
 		return wire.ExecFound{}, err
 	}
+	if !whole(m, c) {
+		return e.unfinished(ep, c, m), nil
+	}
 	s, err := e.lookup(ctx, ep.client, c.SessionID)
 	if err != nil {
 		return wire.ExecFound{}, err
 	}
 	return wire.ExecFound{State: wire.FoundRan, Result: e.prompted(s, m)}, nil
+}
+
+// unfinished judges a message that lacks parts: they may still come, or their runtime died over them. An empty message
+// has never been read; of one that lacks only some nobody can know.
+func (e *Executor) unfinished(ep *endpoint, c wire.ExecCommand, m message) wire.ExecFound {
+	found := e.absent(ep, c)
+	if found.State == wire.FoundAbsent && len(m.Parts) > 0 {
+		return wire.ExecFound{State: wire.FoundUnknown}
+	}
+	return found
 }
 
 func (e *Executor) findCreated(ctx context.Context, ep *endpoint, c wire.ExecCommand) (wire.ExecFound, error) {

@@ -121,7 +121,8 @@ func (f *follower) catchUp(ctx context.Context, id string, busy bool, since time
 		f.e.tracker.sawMessage(slim)
 		created := m.Info.Time.Created.time()
 		missed := !since.IsZero() && created.After(since.Add(-overlap))
-		if m.Info.Role == "user" && (missed || m.Info.ID == running) {
+		read := len(m.Parts) > 0 // an empty one is no turn, see whole
+		if m.Info.Role == "user" && read && (missed || m.Info.ID == running) {
 			f.e.tracker.openTurn(id, m.Info.ID, created)
 		}
 	}
