@@ -361,7 +361,7 @@ func TestSlowLoris(t *testing.T) {
 			if _, err := c.Write([]byte{b}); err != nil {
 				return
 			}
-			time.Sleep(200 * time.Millisecond) // the pace of the attack; a write fails when it is over
+			<-time.After(200 * time.Millisecond) // the pace of the attack; a write fails when it is over
 		}
 	}()
 	check(t, c.SetReadDeadline(time.Now().Add(25*time.Second)))
