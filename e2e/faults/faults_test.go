@@ -6,7 +6,6 @@ package faults
 
 import (
 	"context"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,14 +123,6 @@ func (w *world) prompt(text string) answer {
 		w.t.Fatalf("%q was answered with %+v", text, a)
 	}
 	return a
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
-	defer func() { check(t, l.Close()) }()
-	return l.Addr().String()
 }
 
 // await waits until something shows.
