@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"testing"
@@ -379,7 +380,9 @@ func TestUseRenewsAGrant(t *testing.T) {
 	before, _ := d.agent.journal.Surface(t.Context(), d.id, p.id)
 	d.shift(renewAfter)
 	d.broker.offset = renewAfter
+	old := d.currentKeys().Bundle()
 	d.restart()
+	d.broker.until(t, "a key for the new time", func() bool { return !bytes.Equal(d.currentKeys().Bundle(), old) })
 	d.result(p, d.deliver(d.command(p, proof.Status, wire.Status{}), deliveredReceived))
 	d.broker.until(t, "the renewed grant", func() bool { return contains(d.broker.seen, wire.FrameLinkGrant) })
 	after, err := d.agent.journal.Surface(t.Context(), d.id, p.id)

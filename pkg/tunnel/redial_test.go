@@ -276,6 +276,7 @@ func TestGiveUp(t *testing.T) {
 			}
 		})
 		<-r.up
+		synctest.Wait() // until the broker has it in its place too
 		b.Disconnect("desk", "revoked")
 		time.Sleep(time.Hour)
 		if s := r.State(); s.Phase != tunnel.Off {
@@ -307,6 +308,7 @@ func TestRetryNow(t *testing.T) {
 		if d := time.Since(start); d > 3*time.Second {
 			t.Errorf("back after %v", d)
 		}
+		synctest.Wait()
 		b.Disconnect("desk", tunnel.ReasonConflict) // a wait of a minute
 		synctest.Wait()
 		start = time.Now()

@@ -83,6 +83,9 @@ func (s *Stream) Class() Class { return s.class }
 
 // Read reads from the stream. Without a deadline of its own it fails after 10 min of silence.
 func (s *Stream) Read(p []byte) (int, error) {
+	if s.isClosed() { // before the lock, which whoever throws the rest away may hold
+		return 0, net.ErrClosed
+	}
 	s.reading.Lock()
 	defer s.reading.Unlock()
 	if !s.armRead() {
@@ -272,6 +275,12 @@ func (s *Stream) shut() bool {
 	s.closed = true
 	_ = s.y.SetReadDeadline(time.Unix(1, 0))
 	return !was
+}
+
+func (s *Stream) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // Shrink gives back the receive buffer of a stream that stays open but idle.
