@@ -23,9 +23,9 @@ func (p *publisher) begin(ctx context.Context) error {
 		p.use(nil)
 		return p.loadRequests(ctx)
 	}
-	var previous proof.EpochID
-	if old := p.current(); old != nil {
-		previous = old.ID()
+	previous, err := p.journal.LastEpoch(ctx, p.pairing.ID)
+	if err != nil {
+		return err
 	}
 	epoch := seal.NewEpoch(p.pairing.ID, previous, p.now())
 	if err := p.announce(ctx, epoch, surfaces); err != nil {

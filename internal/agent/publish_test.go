@@ -290,6 +290,24 @@ func (h *half) setPolicy(show pairing.Show) {
 	h.record(journal.SetPolicy(h.keys.Pairing(), raw))
 }
 
+// anyBox is what one of an announcement's boxes says in the open.
+func anyBox(t *testing.T, h *half, frame json.RawMessage) proof.EpochHeader {
+	t.Helper()
+	var e wire.Epoch
+	if err := json.Unmarshal(frame, &e); err != nil {
+		t.Fatal(err)
+	}
+	for _, raw := range e.Boxes {
+		box, err := proof.OpenEpochBox(h.keys.Dsig(), raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return box.Header
+	}
+	t.Fatal("an announcement without boxes")
+	return proof.EpochHeader{}
+}
+
 // A new epoch begins at each start, at each change of surfaces and after a day, names the one before, and publishes
 // the open requests again, byte for byte.
 func TestEpochs(t *testing.T) {
@@ -314,8 +332,17 @@ func TestEpochs(t *testing.T) {
 		p, stop = h.publish()
 		defer stop()
 		synctest.Wait()
-		if n := len(h.broker.of(wire.FrameEpoch)); n != 4 {
-			t.Fatalf("%d epochs began", n)
+		epochs := h.broker.of(wire.FrameEpoch)
+		if len(epochs) != 4 {
+			t.Fatalf("%d epochs began", len(epochs))
+		}
+		var before proof.EpochID
+		for i, body := range epochs {
+			box := anyBox(t, h, body)
+			if box.Previous != before {
+				t.Errorf("epoch %d names %v as the one before, which was %v", i, box.Previous, before)
+			}
+			before = box.Epoch
 		}
 		opens := 0
 		for _, g := range h.read(first) {

@@ -495,6 +495,9 @@ func TestEpochAnnouncements(t *testing.T) {
 	if err != nil || len(got) != 1 || got[0].Epoch != (proof.EpochID{1}) {
 		t.Fatalf("%+v %v", got, err)
 	}
+	if last, err := f.LastEpoch(ctx, pairing); err != nil || last != (proof.EpochID{1}) {
+		t.Fatalf("the last epoch is %v, %v", last, err)
+	}
 }
 
 func TestAuditLinesHideAndPrune(t *testing.T) {

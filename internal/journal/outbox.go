@@ -75,12 +75,22 @@ type Announcement struct {
 	Frame []byte
 }
 
-// BeginEpoch keeps an announcement until the broker has it. The keys inside are sealed.
+// BeginEpoch keeps an announcement until the broker has it, and its id as the pairing's last. The keys inside are sealed.
 func BeginEpoch(pairing proof.PairingID, a Announcement) Change {
 	return func(tx *sqlitedb.Tx) error {
+		if err := must(tx.Exec(`UPDATE pairing SET last_epoch = ? WHERE pairing = ?`, a.Epoch[:], pairing.String())); err != nil {
+			return err
+		}
 		return duplicate(tx.Exec(`INSERT INTO epoch (pairing, epoch, frame) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
 			pairing.String(), a.Epoch[:], a.Frame))
 	}
+}
+
+// LastEpoch is the id of the epoch that was begun last, by whichever run of the agent; zero when none was.
+func (j *Journal) LastEpoch(ctx context.Context, pairing proof.PairingID) (id proof.EpochID, err error) {
+	raw, err := one(ctx, j, scanValue[[]byte], `SELECT last_epoch FROM pairing WHERE pairing = ?`, pairing.String())
+	copy(id[:], raw)
+	return id, err
 }
 
 // Epochs returns the announcements that the broker has not confirmed, oldest first.

@@ -17,6 +17,7 @@ CREATE TABLE pairing (
 	page_origin    TEXT    NOT NULL,
 	host           TEXT    NOT NULL,
 	enrolled       INTEGER NOT NULL, -- unix ms, like every time here
+	last_epoch     BLOB    NOT NULL DEFAULT x'', -- of event keys; the next announcement names it
 	revoked        INTEGER NOT NULL DEFAULT 0,
 	revoked_by     TEXT    NOT NULL DEFAULT '',
 	told           INTEGER NOT NULL DEFAULT 0, -- the broker knows of the revocation
