@@ -279,9 +279,11 @@ func watchStory(ts *testscript.TestScript, _ bool, args []string) {
 	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	defer late.Stop()
 	var all strings.Builder
+	seen := false // a second interrupt would end the program at once
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		all.WriteString(lines.Text() + "\n")
-		if strings.Contains(lines.Text(), args[0]) {
+		if !seen && strings.Contains(lines.Text(), args[0]) {
+			seen = true
 			ts.Check(cmd.Process.Signal(os.Interrupt))
 		}
 	}

@@ -42,6 +42,10 @@ func TestPromptIsDurableBeforeItRunsAndSentUntilDurable(t *testing.T) {
 		t.Fatalf("result %+v %+v", h, body)
 	}
 	d.broker.connected(t)
+	d.settled("the broker's word that it has the result", func() bool {
+		rows, err := d.agent.journal.Rows(context.Background(), d.id)
+		return err == nil && len(rows) == 0
+	})
 	d.halt()
 	j := d.openJournal()
 	defer j.Close()
