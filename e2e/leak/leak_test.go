@@ -18,8 +18,10 @@ const (
 	warmUp = 1_000  // cycles after which pools and caches have their size
 	cycles = 10_000 // the warm-up among them
 	desks  = 4      // at once; two cores are busy with four
-	// mayGrow is the share by which the heap may differ at the end.
-	mayGrow = 0.05
+	// mayGrow is the share by which the heap may differ at the end. The heap is small (1.5 MiB), so that one connection more
+	// or less at the look is most of a percent, and the register of SQLite's cache pages grows with the databases until the
+	// caches are full (27 KiB): 0 to 7 % were seen. A leak of 13 bytes a cycle fails.
+	mayGrow = 0.08
 )
 
 // TestNothingIsLeftOfACycle: a desktop connects (nonce, upgrade, hello), a surface signs in, a command is delivered,

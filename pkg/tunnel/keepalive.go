@@ -117,6 +117,9 @@ func (w *wheel) remove(l *Link) {
 		return
 	}
 	delete(w.slots[i], l)
+	if len(w.slots[i]) == 0 {
+		w.slots[i] = nil // an empty map would stay until its turn comes
+	}
 	delete(w.at, l)
 	if len(w.at) == 0 {
 		close(w.stop)
