@@ -14,8 +14,8 @@ import (
 
 // Link is one live tunnel, at either end. All methods may be called concurrently.
 //
-// An idle link costs its broker three goroutines: the WebSocket library's timeout
-// loop and yamux's two loops. Nobody waits for streams: conn says when one comes.
+// An idle link costs its broker four goroutines: the WebSocket library's timeout
+// loop, yamux's two loops, and the accept loop below.
 type Link struct {
 	linkConfig
 	since   time.Time
@@ -35,8 +35,6 @@ type Link struct {
 	streams   StreamHandler
 	lanes     [numClasses]*lane         // ours
 	turns     [numClasses]chan struct{} // held by the peer's lane of that class
-	offered   int                       // streams that were opened and not yet accepted
-	accepting bool                      // acceptOffered runs
 	accepted  int                       // streams the peer opened and we serve
 	opened    int                       // raw streams of ours
 	lingering int                       // streams we reset and the peer did not close yet
@@ -56,23 +54,23 @@ type linkConfig struct {
 	onEnd  func(*Link) // if not nil, called once, after done is closed
 }
 
-// newLink puts yamux on a fresh WebSocket.
+// newLink puts yamux on a fresh WebSocket and starts the accept loop.
 func newLink(c *conn, mux *yamux.Config, cfg linkConfig) (*Link, error) {
 	start := yamux.Server
 	if cfg.side == agentSide {
 		start = yamux.Client
 	}
-	l := &Link{linkConfig: cfg, since: time.Now(), conn: c, done: make(chan struct{}), served: make(chan struct{})}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.mu.Lock() // what conn tells waits until there is a session
-	defer l.mu.Unlock()
-	c.onOpen, c.onClose = l.offer, l.finish
-	var err error
-	if l.sess, err = start(&joiner{ReadWriteCloser: c}, mux); err != nil {
-		c.onClose = nil
+	sess, err := start(&joiner{ReadWriteCloser: c}, mux)
+	if err != nil {
 		_ = c.Close()
 		return nil, fmt.Errorf("tunnel: yamux: %w", err)
 	}
+	l := &Link{
+		linkConfig: cfg, since: time.Now(), conn: c, sess: sess,
+		done: make(chan struct{}), served: make(chan struct{}),
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	go l.run()
 	return l, nil
 }
 
@@ -147,48 +145,17 @@ func (l *Link) Ping(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// offer is told of each frame that opens a stream, before yamux has it.
-func (l *Link) offer() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.offered++
-	if !l.accepting {
-		l.accepting = true
-		go l.acceptOffered()
-	}
-}
-
-// acceptOffered accepts until nothing is offered; it never waits for a stream it accepted. A stream that yamux refused
-// (its backlog was full) leaves it waiting for the next one: one goroutine, as any peer may cost.
-func (l *Link) acceptOffered() {
-	for more := true; more; {
+// run is the accept loop; it never waits for a stream it accepted.
+func (l *Link) run() {
+	for {
 		y, err := l.sess.AcceptStream()
 		if err != nil {
-			return // finish says why
+			l.end(l.sessionError(err))
+			break
 		}
 		l.accept(y)
-		l.mu.Lock()
-		l.offered--
-		more = l.offered > 0
-		l.accepting = more
-		l.mu.Unlock()
 	}
-}
-
-// finish is called once, when the connection was closed by whomever: it waits for yamux and says that the link has ended.
-func (l *Link) finish() {
-	l.mu.Lock()
-	sess := l.sess
-	l.mu.Unlock()
-	var err error
-	for err == nil {
-		var y *yamux.Stream
-		if y, err = sess.AcceptStream(); err == nil {
-			_ = y.Close()
-		}
-	}
-	l.end(l.sessionError(err))
-	_ = sess.Close() // when another goroutine ends the link, wait for it
+	_ = l.sess.Close() // when another goroutine ends the link, wait for it
 	close(l.done)
 	if l.onEnd != nil {
 		l.onEnd(l)
@@ -196,7 +163,7 @@ func (l *Link) finish() {
 }
 
 // end closes the link for cause; only the first call does something. It does
-// not wait for finish.
+// not wait for the accept loop.
 func (l *Link) end(cause error) {
 	if !l.cause.CompareAndSwap(nil, &cause) {
 		return

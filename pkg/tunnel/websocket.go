@@ -34,9 +34,6 @@ type conn struct {
 	bottom net.Conn  // the transport below TLS: closing it frees every reader and writer at once
 	rest   io.Reader // of the message being read; only yamux's receive loop touches it
 
-	onOpen  func() // told of each message that opens a stream; set before the first Read
-	onClose func() // called once in a goroutine of its own, when the connection is closed; likewise
-
 	rx, tx atomic.Int64 // bytes of yamux's frames
 	peer   atomic.Pointer[CloseError]
 	closed sync.Once
@@ -57,8 +54,7 @@ func newConn(ws *websocket.Conn, bottom net.Conn) *conn {
 // middle of a message when it is; close and abort end a blocked Read.
 func (c *conn) Read(p []byte) (int, error) {
 	for {
-		first := c.rest == nil
-		if first {
+		if c.rest == nil {
 			c.wait()
 			typ, r, err := c.ws.Reader(context.Background())
 			if err != nil {
@@ -75,9 +71,6 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.rest, err = nil, nil
 		}
 		c.rx.Add(int64(n))
-		if first && n > 0 && opensStream(p[:n]) {
-			c.onOpen()
-		}
 		if n > 0 || err != nil {
 			return n, err
 		}
@@ -144,17 +137,8 @@ func (c *conn) Close() error {
 	c.closed.Do(func() {
 		_ = c.bottom.Close()
 		_ = c.ws.CloseNow()
-		if c.onClose != nil {
-			go c.onClose()
-		}
 	})
 	return nil
-}
-
-// opensStream reports whether a message begins with a yamux frame that opens a stream: data or window update with the
-// flag SYN. A message begins with a frame (SPEC section 2); one that is cut short counts as one that may.
-func opensStream(b []byte) bool {
-	return len(b) < muxHeaderSize || b[1] <= 1 && b[3]&1 != 0
 }
 
 // closeFrame is how e is sent (SPEC section 7).
