@@ -1,4 +1,4 @@
-//go:build e2e
+//go:build leak
 
 // Package leak lets a broker, agents and surfaces meet and part thousands of times within one process: what is left of it
 // in memory afterwards has leaked.
@@ -33,7 +33,7 @@ func TestNothingIsLeftOfACycle(t *testing.T) {
 	w.cycle(cycles - warmUp)
 	after := measure(t)
 	t.Logf("after %d cycles: %s; after %d: %s", warmUp, before, cycles, after)
-	if after.goroutines != before.goroutines {
+	if after.goroutines > before.goroutines {
 		stacks := make([]byte, 4<<20)
 		t.Errorf("%d goroutines, and %d before\n%s", after.goroutines, before.goroutines, stacks[:runtime.Stack(stacks, true)])
 	}
